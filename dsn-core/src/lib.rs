@@ -1,1 +1,5 @@
 //! Placeholder.
+
+pub mod hash;
+pub mod rng;
+pub mod time;
