@@ -1,5 +1,14 @@
-//! Placeholder.
+//! dsn-core: the staged event-driven runtime.
+#![forbid(unsafe_code)]
 
+pub mod app;
+pub mod code;
+pub mod disk;
+pub mod driver;
+pub mod exec;
 pub mod hash;
+pub mod node;
 pub mod rng;
+pub mod stage;
 pub mod time;
+pub mod toollet;

@@ -1,0 +1,84 @@
+//! Blocking pools: threads that run the jobs of shared stages.
+
+use super::clock::NativeClock;
+use crate::exec::{BlockingCtx, BlockingJob};
+use crate::node::Node;
+use crate::stage::Executor;
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
+use std::io;
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::JoinHandle;
+
+/// The blocking pools of one node. Queues are bounded by stage admission and by one job per waiting resident.
+#[derive(Debug)]
+pub struct Pools {
+    senders: Vec<Sender<BlockingJob>>,
+    node: OnceLock<Weak<Node>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Pools {
+    /// Starts the threads of `node`'s pools: `(name, threads)` each.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(
+        node: &Arc<Node>,
+        pools: &[(String, usize)],
+        clock: NativeClock,
+    ) -> io::Result<Arc<Self>> {
+        let mut senders = Vec::new();
+        let mut threads = Vec::new();
+        for (name, count) in pools {
+            let (sender, receiver) = unbounded::<BlockingJob>();
+            senders.push(sender);
+            for index in 0..(*count).max(1) {
+                let receiver = receiver.clone();
+                let node = Arc::downgrade(node);
+                let thread = std::thread::Builder::new()
+                    .name(format!("{name}-{index}"))
+                    .spawn(move || work(&receiver, &node, clock))?;
+                threads.push(thread);
+            }
+        }
+        let slot = OnceLock::new();
+        let _ = slot.set(Arc::downgrade(node));
+        Ok(Arc::new(Self { senders, node: slot, threads: Mutex::new(threads) }))
+    }
+
+    /// Queues a job on its stage's pool.
+    pub fn submit(&self, job: BlockingJob) {
+        let Some(node) = self.node.get().and_then(Weak::upgrade) else { return };
+        let stage = node.stage(job.stage());
+        // A loop stage has no pool of its own: its blocking work goes to the last, longest-running one.
+        let pool = match stage.executor() {
+            Executor::Shared(pool) => *pool,
+            Executor::Loop(_) => self.senders.len() - 1,
+        };
+        stage.job_submitted();
+        if self.senders[pool].send(job).is_err() {
+            tracing::error!(pool, "a blocking pool has ended");
+        }
+    }
+
+    /// Lets the threads end after what is queued, and waits for them.
+    pub fn join(self: Arc<Self>) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        drop(self);
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(receiver: &Receiver<BlockingJob>, node: &Weak<Node>, clock: NativeClock) {
+    let now = move || clock.now();
+    let wall = move || clock.wall();
+    while let Ok(job) = receiver.recv() {
+        let Some(node) = node.upgrade() else { return };
+        let stage = job.stage();
+        job.execute(&BlockingCtx::new(&node, &now, &wall));
+        node.stage(stage).job_ended();
+    }
+}

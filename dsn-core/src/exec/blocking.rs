@@ -1,0 +1,108 @@
+//! Work that may block: jobs on a shared stage's threads, never on a worker.
+//!
+//! A job runs on one of the stage's threads (in the simulator: at a virtual time of its own) and its result goes
+//! back to a resident as a task. Jobs of one stage start in the order of submission.
+
+use super::mailbox::WorkerShared;
+use super::task::Task;
+use crate::code::Code;
+use crate::disk::Disk;
+use crate::driver::Driver;
+use crate::node::{Node, StageId};
+use crate::time::{Mono, Wall};
+use std::fmt;
+use std::sync::Arc;
+
+/// What a blocking job may use.
+pub struct BlockingCtx<'a> {
+    pub(crate) node: &'a Arc<Node>,
+    pub(crate) now: &'a dyn Fn() -> Mono,
+    pub(crate) wall: &'a dyn Fn() -> Wall,
+}
+
+impl fmt::Debug for BlockingCtx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockingCtx").field("node", &self.node.name()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> BlockingCtx<'a> {
+    /// Made by drivers.
+    pub fn new(node: &'a Arc<Node>, now: &'a dyn Fn() -> Mono, wall: &'a dyn Fn() -> Wall) -> Self {
+        Self { node, now, wall }
+    }
+
+    /// The node's files.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        self.node.disk()
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Arc<Node> {
+        self.node
+    }
+
+    /// The monotonic clock.
+    pub fn now(&self) -> Mono {
+        (self.now)()
+    }
+
+    /// The wall clock.
+    pub fn wall(&self) -> Wall {
+        (self.wall)()
+    }
+}
+
+type JobFn = Box<dyn FnOnce(&BlockingCtx<'_>) -> Task + Send>;
+
+/// A job on its way to a blocking pool.
+pub struct BlockingJob {
+    pub(crate) code: Code,
+    pub(crate) stage: StageId,
+    pub(crate) run: JobFn,
+    pub(crate) home: Arc<WorkerShared>,
+    pub(crate) lost: JobLost,
+}
+
+/// What becomes of the waiting resident when its job panicked: it is poisoned.
+pub(crate) type JobLost = Box<dyn FnOnce(String) -> Task + Send>;
+
+impl fmt::Debug for BlockingJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockingJob").field("code", &self.code).finish_non_exhaustive()
+    }
+}
+
+impl BlockingJob {
+    /// The code of the job.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The shared stage it runs on.
+    pub fn stage(&self) -> StageId {
+        self.stage
+    }
+
+    /// Runs the job here and now and posts its completion. A panic poisons the resident that waits for it.
+    pub fn execute(self, ctx: &BlockingCtx<'_>) {
+        let (home, completion) = self.run_only(ctx);
+        home.mailbox.push(vec![completion]);
+    }
+
+    /// Runs the job; the caller posts the completion to the worker's mailbox later ([`Self::deliver`]).
+    pub(crate) fn run_only(self, ctx: &BlockingCtx<'_>) -> (Arc<WorkerShared>, Task) {
+        let Self { run, home, lost, .. } = self;
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(ctx)));
+        let completion = match outcome {
+            Ok(task) => task,
+            Err(panic) => lost(super::worker::panic_text(&*panic)),
+        };
+        (home, completion)
+    }
+}
+
+/// Hands `job` to the driver; kept here so that `Ctx` stays small.
+pub(crate) fn submit(driver: &mut dyn Driver, job: BlockingJob) {
+    driver.offload(job);
+}
