@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod code;
+pub mod config;
 pub mod disk;
 pub mod driver;
 pub mod exec;

@@ -1,0 +1,261 @@
+//! The sections of the configuration that the runtime itself reads.
+
+use std::time::Duration;
+
+use super::{ConfigSchema, Size};
+
+crate::choice! {
+    /// What runs the service: the real world or a simulated one.
+    pub enum Tool {
+        /// Threads, sockets and files of the operating system.
+        Native = "native" | "nativerun",
+        /// Virtual time, network and disks in one thread, from a seed.
+        Simulator = "simulator",
+    }
+}
+
+crate::choice! {
+    /// How serious a line of the log is. A line is written when its level is at least the start level.
+    pub enum LogLevel {
+        /// Details for whoever debugs the program.
+        Debug = "debug" | "LOG_LEVEL_DEBUG",
+        /// What happened.
+        Info = "info" | "LOG_LEVEL_INFO",
+        /// Something is unusual, and the server copes.
+        Warning = "warning" | "LOG_LEVEL_WARNING",
+        /// Something failed.
+        Error = "error" | "LOG_LEVEL_ERROR",
+        /// The process cannot go on.
+        Fatal = "fatal" | "LOG_LEVEL_FATAL",
+    }
+}
+
+crate::choice! {
+    /// What a panic in the handler of a resident leads to.
+    pub enum OnPanic {
+        /// The resident is removed and reported; the process goes on.
+        Poison = "poison",
+        /// The process ends, with a core if the system makes one.
+        Abort = "abort",
+    }
+}
+
+crate::choice! {
+    /// How stages are put onto threads.
+    pub enum Layout {
+        /// `fused` up to three cores, `split` above.
+        Auto = "auto",
+        /// Every loop polls sockets and owns partitions.
+        Fused = "fused",
+        /// Network loops and owner loops are threads of their own.
+        Split = "split",
+    }
+}
+
+crate::choice! {
+    /// How the threads of a stage work.
+    pub enum StageKind {
+        /// Each event belongs to one worker, which never blocks.
+        Loop = "loop",
+        /// Any thread of the pool takes the next event, and may block.
+        Shared = "shared",
+    }
+}
+
+crate::choice! {
+    /// Which of the events that wait in a stage run first.
+    pub enum Priority {
+        /// Served least, but never starved.
+        Low = "low" | "TASK_PRIORITY_LOW",
+        /// The ordinary case.
+        Common = "common" | "TASK_PRIORITY_COMMON",
+        /// Served most, and exempt from admission control.
+        High = "high" | "TASK_PRIORITY_HIGH",
+    }
+}
+
+crate::options! {
+    /// The process as a whole.
+    pub section CoreOptions at "core" {
+        /// What runs the service: `native` is the real world, `simulator` a deterministic one.
+        tool: Tool = Tool::Native;
+        /// Tools attached to every task from the start: `tracer`, `profiler`, `fault_injector`. Commands
+        /// attach and detach them later.
+        toollets: Vec<String> = ["profiler"];
+        /// Where the server keeps its data; one directory for each disk.
+        data_dirs: Vec<String> = ["./data"];
+        /// Lines below this level are not logged.
+        logging_start_level: LogLevel = LogLevel::Info, [mutable];
+        /// Where log files go. Empty: to standard error only.
+        log_dir: String = "";
+        /// A log file that has reached this size is closed and a new one begun.
+        max_log_file_bytes: Size = Size::mib(64), in Size::kib(4)..=Size::gib(4);
+        /// When more log files than this are in the directory, the oldest are deleted.
+        max_number_of_log_files_on_disk: u32 = 20, in 1..=10_000;
+        /// Lines of at least this level also go to standard error when there are log files.
+        stderr_start_level: LogLevel = LogLevel::Warning, [mutable];
+        /// An orderly stop that has not ended after this time is forced.
+        shutdown_timeout: Duration = Duration::from_secs(20),
+            in Duration::from_secs(1)..=Duration::from_secs(600);
+        /// What a panic in a handler leads to: `poison` removes the resident at fault, `abort` ends the
+        /// process.
+        on_panic: OnPanic = OnPanic::Poison;
+    }
+}
+
+crate::options! {
+    /// The worker loops and their budgets.
+    pub section RuntimeOptions at "runtime" {
+        /// How stages are put onto threads. `auto` takes `fused` on one to three cores, else `split`.
+        layout: Layout = Layout::Auto;
+        /// Worker loops; 0 means one per core.
+        workers: u32 = 0, in 0..=256;
+        /// Tasks a worker runs before it looks at sockets, timers and disks again.
+        turn_tasks: u32 = 128, in 1..=10_000;
+        /// Time after which a worker looks at sockets, timers and disks again.
+        turn_time: Duration = Duration::from_micros(100),
+            in Duration::from_micros(10)..=Duration::from_millis(100);
+        /// A task that runs longer than this is reported by name.
+        slow_task: Duration = Duration::from_millis(10), [mutable];
+        /// Tasks that may wait in one worker's mailbox; beyond, senders are refused.
+        mailbox_limit: u32 = 65_536, in 64..=16_777_216;
+        /// Timers that may be armed on one worker.
+        timer_limit: u32 = 1_048_576, in 64..=67_108_864;
+        /// Threads for disk operations of each data directory.
+        disk_threads: u32 = 1, in 1..=16;
+        /// Disk operations that may wait for a data directory; beyond, callers are refused.
+        disk_queue_limit: u32 = 65_536, in 64..=16_777_216;
+    }
+}
+
+crate::options! {
+    /// A service app: what one role of the server runs. `[apps.replica]`, `[apps.meta]`.
+    pub section AppOptions at "apps.*" {
+        /// Which registered app this is. Empty: the one called like the section.
+        r#type: String = "";
+        /// Whether this server runs it.
+        run: bool = true;
+        /// How many of it run in this process, each a node of its own with its ports and data shifted.
+        count: u32 = 1, in 1..=1_000;
+        /// TCP ports it listens on. The n-th instance adds n - 1 to each.
+        ports: Vec<u16> = Vec::new(), in 1..=65_535;
+        /// Where it keeps its data. Empty: below `[core] data_dirs`.
+        data_dir: String = "";
+        /// Free text handed to the app.
+        arguments: String = "";
+    }
+}
+
+crate::options! {
+    /// A stage: where events of a kind wait, and who runs them. `[threadpool.THREAD_POOL_REPLICATION]`.
+    pub section StageOptions at "threadpool.*" {
+        /// `loop`: each event belongs to one worker, which never blocks. `shared`: any thread of a pool
+        /// takes the next event, and may block. Unset: as the program declares it.
+        kind: Option<StageKind> = None;
+        /// Stages naming the same executor share its threads. Empty: as the layout decides.
+        executor: String = "";
+        /// Threads of the stage's executor; 0 means as the layout decides.
+        worker_count: u32 = 0, in 0..=1_024;
+        /// How many events of high, common and low priority run in a round.
+        priority_weights: Vec<u32> = [16, 4, 1], in 1..=1_000;
+        /// When events have waited longer than this throughout 100 ms, new ones of low and common
+        /// priority from clients are refused as busy. 0 turns this off.
+        admit_delay: Duration = Duration::from_millis(5), [mutable];
+        /// Events that may wait; beyond, new ones are refused.
+        queue_limit: u32 = 100_000, in 1..=16_777_216;
+    }
+}
+
+crate::options! {
+    /// What holds for one kind of event, by its code. `[task.RPC_RRDB_RRDB_PUT]`.
+    pub section TaskOptions at "task.*" {
+        /// Which waiting events run first. Unset: as the program declares the code.
+        priority: Option<Priority> = None;
+        /// The stage in which these events wait. Unset: as the program declares the code.
+        pool_code: Option<String> = None;
+        /// How long a call with this code may take. Unset: as the program declares the code.
+        rpc_timeout_milliseconds: Option<u32> = None, in 1..=3_600_000;
+        /// Whether the tracer follows events with this code.
+        is_trace: bool = false, [mutable];
+        /// Whether the profiler measures events with this code.
+        is_profile: bool = true, [mutable];
+        /// Whether an event whose deadline has passed before it runs is dropped.
+        drop_expired: bool = true, [mutable];
+    }
+}
+
+crate::options! {
+    /// Faults that the fault injector adds to events with one code. Each number is a probability.
+    pub section FaultOptions at "task.*.fault" {
+        /// The event vanishes.
+        drop: f64 = 0.0, in 0.0..=1.0, [mutable];
+        /// The event happens twice.
+        duplicate: f64 = 0.0, in 0.0..=1.0, [mutable];
+        /// The call or disk operation fails.
+        fail: f64 = 0.0, in 0.0..=1.0, [mutable];
+        /// The event happens later, by a time between `delay_min` and `delay_max`.
+        delay: f64 = 0.0, in 0.0..=1.0, [mutable];
+        /// The shortest delay.
+        delay_min: Duration = Duration::from_millis(1), [mutable];
+        /// The longest delay.
+        delay_max: Duration = Duration::from_millis(200), [mutable];
+    }
+}
+
+crate::options! {
+    /// Connections and their limits.
+    pub section NetworkOptions at "network" {
+        /// Bytes asked of a socket in one read. A connection without traffic holds no buffer.
+        read_block: Size = Size::kib(64), in Size::kib(4)..=Size::mib(4);
+        /// Requests of one connection that may be unanswered; beyond, its socket is not read.
+        session_max_requests: u32 = 256, in 1..=1_000_000;
+        /// Bytes of unanswered requests of one connection, and of replies not yet taken by the peer;
+        /// beyond, its socket is not read.
+        session_max_bytes: Size = Size::mib(16), in Size::kib(64)..=Size::gib(4);
+        /// Bytes of unanswered requests of all connections; beyond, no socket of a client is read.
+        node_max_bytes: Size = Size::mib(512), in Size::mib(1)..=Size::gib(256);
+        /// The longest frame accepted. A longer one costs the sender its connection.
+        max_frame_bytes: Size = Size::mib(64), in Size::kib(64)..=Size::gib(2);
+        /// Connections accepted at a time; beyond, new ones are closed at once.
+        max_connections: u32 = 65_536, in 1..=1_048_576;
+        /// Connections accepted from one address; 0 means no limit.
+        conn_threshold_per_ip: u32 = 0, [mutable];
+        /// A connection on which nothing has arrived for this long is closed. 0 means never.
+        idle_timeout: Duration = Duration::ZERO;
+        /// A connection whose first bytes tell no protocol within this time is closed.
+        header_timeout: Duration = Duration::from_secs(30),
+            in Duration::from_millis(100)..=Duration::from_secs(3_600);
+        /// How long opening a connection to another server may take.
+        connect_timeout: Duration = Duration::from_secs(2),
+            in Duration::from_millis(10)..=Duration::from_secs(60);
+    }
+}
+
+crate::options! {
+    /// The deterministic simulator, used when `[core] tool` is `simulator`.
+    pub section SimulatorOptions at "simulator" {
+        /// From this number everything random in the run follows.
+        random_seed: u64 = 0;
+        /// The shortest time a message takes.
+        min_message_delay: Duration = Duration::from_micros(50);
+        /// The longest time a message takes.
+        max_message_delay: Duration = Duration::from_millis(100);
+        /// The shortest time a disk operation takes.
+        min_disk_delay: Duration = Duration::from_micros(20);
+        /// The longest time a disk operation takes.
+        max_disk_delay: Duration = Duration::from_millis(20);
+    }
+}
+
+/// The sections of the runtime: the beginning of every program's schema.
+pub fn core_schema() -> ConfigSchema {
+    ConfigSchema::new()
+        .section::<CoreOptions>()
+        .section::<RuntimeOptions>()
+        .section::<AppOptions>()
+        .section::<StageOptions>()
+        .section::<TaskOptions>()
+        .section::<FaultOptions>()
+        .section::<NetworkOptions>()
+        .section::<SimulatorOptions>()
+}
