@@ -269,6 +269,7 @@ mod tests {
         let node = Node::new(NodeParts {
             name: "t".into(),
             role: "t".into(),
+            config: None,
             plan,
             worker: WorkerConfig::default(),
             codes: vec![],

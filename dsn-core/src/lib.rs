@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod boot;
 pub mod code;
 pub mod config;
 pub mod disk;

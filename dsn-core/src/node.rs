@@ -4,6 +4,7 @@
 //! A node is shared by its workers behind an `Arc` and is immutable but for atomics and registries.
 
 use crate::code::{Code, Priority, registered};
+use crate::config::Config;
 use crate::disk::Disk;
 use crate::exec::{RawAddr, WorkerConfig, WorkerId, WorkerShared};
 use crate::stage::{Stage, StagePlan};
@@ -63,6 +64,8 @@ pub struct NodeParts {
     pub name: String,
     /// App type, `meta` or `replica` for instance.
     pub role: String,
+    /// Effective configuration, where there is one.
+    pub config: Option<Config>,
     /// Stages and workers.
     pub plan: StagePlan,
     /// Turn limits.
@@ -79,6 +82,7 @@ pub struct NodeParts {
 pub struct Node {
     name: String,
     role: String,
+    config: Option<Config>,
     stages: Vec<Stage>,
     workers: Vec<Arc<WorkerShared>>,
     worker_config: WorkerConfig,
@@ -116,7 +120,7 @@ impl Node {
     /// [`UnknownStage`] when an override names a stage that the plan does not have. A *declared* stage that the
     /// plan lacks falls back to the plan's first stage.
     pub fn new(parts: NodeParts) -> Result<Arc<Self>, UnknownStage> {
-        let NodeParts { name, role, plan, worker, codes, disk, seed } = parts;
+        let NodeParts { name, role, config, plan, worker, codes, disk, seed } = parts;
         let stages = plan.stages;
         let find = |stage: &str| {
             stages.iter().position(|s: &Stage| s.name() == stage).map(|i| StageId(i as u16))
@@ -144,6 +148,7 @@ impl Node {
         Ok(Arc::new(Self {
             name,
             role,
+            config,
             stages,
             workers,
             worker_config: worker,
@@ -167,6 +172,11 @@ impl Node {
     /// Its app type.
     pub fn role(&self) -> &str {
         &self.role
+    }
+
+    /// Effective configuration, where the node was made from one.
+    pub fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
     }
 
     /// Its files.

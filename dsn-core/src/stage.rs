@@ -161,6 +161,15 @@ pub const SHARED_ADMIT_DELAY: Duration = Duration::from_millis(100);
 pub const SHARED_QUEUE_LIMIT: usize = 10_000;
 
 impl StagePlan {
+    /// The index of a blocking pool by name; a new one of one thread when there is none.
+    pub fn pool(&mut self, name: &str) -> usize {
+        if let Some(index) = self.pools.iter().position(|(known, _)| known == name) {
+            return index;
+        }
+        self.pools.push((name.to_owned(), 1));
+        self.pools.len() - 1
+    }
+
     /// The built-in plan for `cores` cores: fused loops up to three, split above.
     pub fn auto(cores: usize) -> Self {
         let cores = cores.max(1);
