@@ -11,7 +11,7 @@ use crate::thrift::{Decode, Encode, Reader, WireError, Writer, ttype};
 macro_rules! error_codes {
     ($($(#[$meta:meta])* $variant:ident => $name:literal,)*) => {
         /// Outcome of a call or of an operation on the cluster.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ErrorCode {
             $($(#[$meta])* #[doc = concat!("`", $name, "`")] $variant,)*
         }
@@ -43,6 +43,7 @@ macro_rules! error_codes {
 
 error_codes! {
     /// Success.
+    #[default]
     Ok => "ERR_OK",
     /// Unspecified; also stands for every name that is not in this list.
     Unknown => "ERR_UNKNOWN",
@@ -258,12 +259,6 @@ impl ErrorCode {
             Self::NotEnoughMember | Self::CapacityExceeded | Self::TryAgain => Advice::Retry,
             _ => Advice::Fail,
         }
-    }
-}
-
-impl Default for ErrorCode {
-    fn default() -> Self {
-        Self::Ok
     }
 }
 

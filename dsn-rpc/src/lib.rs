@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod error_code;
+pub mod frame;
 pub mod gpid;
 pub mod host_port;
 pub mod task_code;
