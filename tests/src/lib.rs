@@ -1,1 +1,4 @@
-//! Placeholder.
+//! Cluster tests: the harness for whole clusters, native and simulated, and the checkers they share.
+#![forbid(unsafe_code)]
+
+pub mod linearizable;
