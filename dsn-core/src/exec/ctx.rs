@@ -5,7 +5,7 @@ use super::home::{Addr, PutBack, RawAddr, Resident};
 use super::mailbox::erase;
 use super::task::{Task, TaskFn, WorkerId};
 use super::wheel::TimerId;
-use super::worker::{TimerTask, WorkerCore};
+use super::worker::{TimerTask, Worker, WorkerCore, panic_text};
 use crate::code::Code;
 use crate::disk::Disk;
 use crate::driver::{Accepted, Sock};
@@ -16,6 +16,7 @@ use std::any::{Any, TypeId};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -194,7 +195,8 @@ impl Ctx<'_> {
     }
 
     /// Calls another resident of this worker here and now (run to completion, no queue). `Err` gives the closure
-    /// back when the resident lives elsewhere, is gone, or is itself on the call stack.
+    /// back when the resident lives elsewhere, is gone, or is itself on the call stack. A panic in `f` loses the
+    /// resident and goes on in the caller.
     pub fn with<T: Resident, R, F: FnOnce(&mut T, &mut Ctx<'_>) -> R>(
         &mut self,
         to: Addr<T>,
@@ -206,16 +208,53 @@ impl Ctx<'_> {
         }
         let Some(mut resident) = self.core.home.take(raw) else { return Err(f) };
         let caller = self.current.replace(raw);
-        let outcome = {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
             let any: &mut dyn Any = &mut *resident;
             match any.downcast_mut::<T>() {
                 Some(target) => Ok(f(target, self)),
                 None => Err(f),
             }
-        };
+        }));
         self.current = caller;
-        self.finish(raw, resident);
-        outcome
+        match outcome {
+            Ok(outcome) => {
+                self.finish(raw, resident);
+                outcome
+            }
+            Err(panic) => {
+                let code = self.code;
+                Worker::lost(self, raw, code, panic_text(&*panic));
+                // The caller was interrupted as well: its state is not to be trusted either.
+                resume_unwind(panic)
+            }
+        }
+    }
+
+    /// Runs `f` as an event of its own, here and now, within the one being handled: under its own code and deadline,
+    /// counted, timed and traced as if it had come through the queue, where it would have been since `enqueued`.
+    /// A panic ends `f` and the residents it was in, not the caller: `None`.
+    pub fn event<R>(
+        &mut self,
+        code: Code,
+        enqueued: Mono,
+        deadline: Option<Mono>,
+        f: impl FnOnce(&mut Ctx<'_>) -> R,
+    ) -> Option<R> {
+        let begun = self.core.now;
+        self.core.begin_event(code, enqueued, begun);
+        let (outer_code, outer_deadline, outer) = (self.code, self.deadline, self.current);
+        (self.code, self.deadline) = (code, deadline);
+        let outcome = catch_unwind(AssertUnwindSafe(|| f(self)));
+        (self.code, self.deadline, self.current) = (outer_code, outer_deadline, outer);
+        self.core.end_event(code, begun);
+        match outcome {
+            Ok(value) => Some(value),
+            Err(panic) => {
+                let text = panic_text(&*panic);
+                tracing::error!(code = code.name(), text, "panic in an event");
+                None
+            }
+        }
     }
 
     /// Whether a resident of this worker is alive. Always `false` for residents of other workers.

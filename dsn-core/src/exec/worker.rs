@@ -102,6 +102,29 @@ impl WorkerCore {
     pub(crate) fn trace(&mut self, value: u64) {
         self.trace = mix64(self.trace ^ value);
     }
+
+    /// What happens before each event: counted, traced, shown to the toollets.
+    pub(crate) fn begin_event(&mut self, code: Code, enqueued: Mono, begun: Mono) {
+        self.node.note_sojourn(code, enqueued, begun);
+        self.trace ^= begun.nanos();
+        self.trace(code.name_hash());
+        self.ran += 1;
+        if self.node.hooks_on() {
+            self.node.hooks().on_begin(&self.node, code, enqueued, begun);
+        }
+    }
+
+    /// What happens after each event: the clock is read, slow ones are named.
+    pub(crate) fn end_event(&mut self, code: Code, begun: Mono) {
+        self.now = self.driver.now();
+        let took = self.now.saturating_since(begun);
+        if took > self.config.slow_task {
+            tracing::warn!(code = code.name(), micros = took.as_micros() as u64, "slow task");
+        }
+        if self.node.hooks_on() {
+            self.node.hooks().on_end(&self.node, code, took);
+        }
+    }
 }
 
 /// What a turn leaves.
@@ -273,23 +296,9 @@ impl Worker {
             self.core.node.count_expired(code);
             return;
         }
-        self.core.node.note_sojourn(code, task.enqueued, begun);
-        self.core.trace ^= begun.nanos();
-        self.core.trace(code.name_hash());
-        self.core.ran += 1;
-        let hooked = self.core.node.hooks_on();
-        if hooked {
-            self.core.node.clone().hooks().on_begin(&self.core.node, code, task.enqueued, begun);
-        }
+        self.core.begin_event(code, task.enqueued, begun);
         self.deliver(task.target, code, task.deadline, task.run);
-        self.core.now = self.core.driver.now();
-        let took = self.core.now.saturating_since(begun);
-        if took > self.core.config.slow_task {
-            tracing::warn!(code = code.name(), micros = took.as_micros() as u64, "slow task");
-        }
-        if hooked {
-            self.core.node.clone().hooks().on_end(&self.core.node, code, took);
-        }
+        self.core.end_event(code, begun);
     }
 
     fn deliver(
@@ -322,7 +331,7 @@ impl Worker {
     }
 
     /// A handler panicked: its resident is gone, the process goes on.
-    fn lost(ctx: &mut Ctx<'_>, raw: RawAddr, code: Code, text: String) {
+    pub(crate) fn lost(ctx: &mut Ctx<'_>, raw: RawAddr, code: Code, text: String) {
         tracing::error!(code = code.name(), ?raw, text, "panic in a handler, resident poisoned");
         ctx.core.home.abandon(raw);
         ctx.core.shared.release(raw);

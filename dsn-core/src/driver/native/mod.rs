@@ -26,9 +26,17 @@ const EVENTS_MAX: usize = 1024;
 const BACKLOG: i32 = 4096;
 const WAKE_TOKEN: Token = Token(usize::MAX);
 
+/// A peer that vanished without a word is noticed after about two minutes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
 enum Socket {
     Listener(TcpListener),
-    Stream(TcpStream),
+    Stream {
+        stream: TcpStream,
+        /// The poll has reported the end of what the peer sends; it will not do so again.
+        ended: bool,
+    },
 }
 
 struct MioWake(Waker);
@@ -48,6 +56,8 @@ pub struct NativeDriver {
     sockets: slab::Slab<Socket>,
     clock: NativeClock,
     pools: Arc<Pools>,
+    /// Sockets whose end of stream is still to be read though their last read was short.
+    again: Vec<Sock>,
 }
 
 impl std::fmt::Debug for NativeDriver {
@@ -70,23 +80,28 @@ impl NativeDriver {
             sockets: slab::Slab::new(),
             clock,
             pools,
+            again: Vec::new(),
         };
         Ok((driver, waker))
     }
 
     fn insert_stream(&mut self, mut stream: TcpStream) -> io::Result<Sock> {
         let _ = stream.set_nodelay(true);
+        let keepalive = socket2::TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL);
+        let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         let entry = self.sockets.vacant_entry();
         let key = entry.key();
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(key), interest)?;
-        entry.insert(Socket::Stream(stream));
+        entry.insert(Socket::Stream { stream, ended: false });
         Ok(Sock(key as u32))
     }
 
     fn stream(&mut self, sock: Sock) -> io::Result<&mut TcpStream> {
         match self.sockets.get_mut(sock.0 as usize) {
-            Some(Socket::Stream(stream)) => Ok(stream),
+            Some(Socket::Stream { stream, .. }) => Ok(stream),
             _ => Err(io::Error::from(io::ErrorKind::NotConnected)),
         }
     }
@@ -103,6 +118,7 @@ impl Driver for NativeDriver {
 
     fn poll(&mut self, park: Park, events: &mut Vec<IoEvent>) -> io::Result<()> {
         let timeout = match park {
+            _ if !self.again.is_empty() => Some(Duration::ZERO),
             Park::No => Some(Duration::ZERO),
             Park::Forever => None,
             // One tick more, so that the timer that is waited for has really passed.
@@ -114,9 +130,17 @@ impl Driver for NativeDriver {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other?,
         }
+        for sock in self.again.drain(..) {
+            events.push(IoEvent { sock, readable: true, writable: false });
+        }
         for event in self.events.iter() {
             if event.token() == WAKE_TOKEN {
                 continue;
+            }
+            if event.is_read_closed()
+                && let Some(Socket::Stream { ended, .. }) = self.sockets.get_mut(event.token().0)
+            {
+                *ended = true;
             }
             events.push(IoEvent {
                 sock: Sock(event.token().0 as u32),
@@ -145,7 +169,7 @@ impl Driver for NativeDriver {
     fn local_addr(&self, sock: Sock) -> io::Result<SocketAddr> {
         match self.sockets.get(sock.0 as usize) {
             Some(Socket::Listener(listener)) => listener.local_addr(),
-            Some(Socket::Stream(stream)) => stream.local_addr(),
+            Some(Socket::Stream { stream, .. }) => stream.local_addr(),
             None => Err(io::Error::from(io::ErrorKind::NotConnected)),
         }
     }
@@ -186,10 +210,18 @@ impl Driver for NativeDriver {
     }
 
     fn read(&mut self, sock: Sock, buf: &mut [u8]) -> io::Result<usize> {
-        let stream = self.stream(sock)?;
+        let Some(Socket::Stream { stream, ended }) = self.sockets.get_mut(sock.0 as usize) else {
+            return Err(io::Error::from(io::ErrorKind::NotConnected));
+        };
         loop {
             match stream.read(buf) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A short read means "drained" to the caller, who will wait for another event. When data and end
+                // came in one event there would be none.
+                Ok(n) if *ended && n > 0 && n < buf.len() => {
+                    self.again.push(sock);
+                    return Ok(n);
+                }
                 other => return other,
             }
         }
@@ -214,7 +246,7 @@ impl Driver for NativeDriver {
         let registry = self.poll.registry();
         let outcome = match socket {
             Socket::Listener(mut listener) => registry.deregister(&mut listener),
-            Socket::Stream(mut stream) => registry.deregister(&mut stream),
+            Socket::Stream { mut stream, .. } => registry.deregister(&mut stream),
         };
         if let Err(error) = outcome {
             tracing::warn!(%error, "deregistering a socket failed");
