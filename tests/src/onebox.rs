@@ -1,0 +1,218 @@
+//! A native cluster of real processes for tests: the server binary, one process per instance, loopback only.
+#![expect(clippy::disallowed_methods, reason = "a test harness lives outside the runtime")]
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long an instance may take until it listens.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an instance may take to end after SIGTERM.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a [`Onebox`] is made of.
+#[derive(Debug, Clone)]
+pub struct OneboxOptions {
+    /// Replica servers.
+    pub replicas: usize,
+    /// More `--set` options for every process.
+    pub sets: Vec<String>,
+}
+
+impl Default for OneboxOptions {
+    fn default() -> Self {
+        Self { replicas: 1, sets: Vec::new() }
+    }
+}
+
+/// One process of the cluster.
+#[derive(Debug)]
+struct Instance {
+    name: String,
+    role: &'static str,
+    port: u16,
+    child: Option<Child>,
+}
+
+/// A running cluster; dropped, it is killed and its folder removed (kept when the thread panics).
+#[derive(Debug)]
+pub struct Onebox {
+    dir: PathBuf,
+    instances: Vec<Instance>,
+    sets: Vec<String>,
+}
+
+/// The folder of the built programs.
+pub fn program(name: &str) -> PathBuf {
+    let mut dir = std::env::current_exe().expect("the test knows itself");
+    dir.pop();
+    if dir.ends_with("deps") {
+        dir.pop();
+    }
+    let path = dir.join(name);
+    assert!(path.exists(), "{path:?} is not built: cargo build --release --workspace --bins");
+    path
+}
+
+/// The repository's folder.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository").to_owned()
+}
+
+/// A loopback port that was free a moment ago.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 20_000 + (std::process::id() % 1000) as u16 * 10;
+    loop {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A new folder for a test's files.
+pub fn scratch(name: &str) -> PathBuf {
+    let unique = format!("pegasus-{name}-{}-{}", std::process::id(), free_port());
+    let dir = std::env::temp_dir().join(unique);
+    fs::create_dir_all(&dir).expect("a scratch folder");
+    dir
+}
+
+impl Onebox {
+    /// Starts one meta server and the replica servers and waits until all listen.
+    pub fn start(name: &str, options: &OneboxOptions) -> Self {
+        let mut instances = vec![Instance {
+            name: "meta@1".to_owned(),
+            role: "meta",
+            port: free_port(),
+            child: None,
+        }];
+        for index in 1..=options.replicas {
+            instances.push(Instance {
+                name: format!("replica@{index}"),
+                role: "replica",
+                port: free_port(),
+                child: None,
+            });
+        }
+        let mut onebox = Self { dir: scratch(name), instances, sets: options.sets.clone() };
+        for index in 0..onebox.instances.len() {
+            onebox.start_instance(index);
+        }
+        onebox
+    }
+
+    /// Where data and logs are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The meta server's address.
+    pub fn meta(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.instances[0].port))
+    }
+
+    /// Address of the n-th replica server, from 1.
+    pub fn replica(&self, index: usize) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.instances[index].port))
+    }
+
+    /// Process id of an instance: 0 is the meta server, then the replica servers.
+    pub fn pid(&self, index: usize) -> Option<u32> {
+        self.instances[index].child.as_ref().map(Child::id)
+    }
+
+    /// Starts an instance and waits until it listens; returns how long that took.
+    pub fn start_instance(&mut self, index: usize) -> Duration {
+        let meta = self.meta();
+        let instance = &mut self.instances[index];
+        assert!(instance.child.is_none(), "{} runs already", instance.name);
+        let dir = self.dir.join(&instance.name);
+        fs::create_dir_all(&dir).expect("an instance's folder");
+        let log = |suffix: &str| -> io::Result<Stdio> {
+            let file = fs::OpenOptions::new().create(true).append(true).open(dir.join(suffix))?;
+            Ok(Stdio::from(file))
+        };
+        let mut command = Command::new(program("pegasus-server"));
+        command
+            .arg("--config")
+            .arg(repository().join("configs/onebox.toml"))
+            .args(["--app", instance.role])
+            .env("ONEBOX_PORT", instance.port.to_string())
+            .env("ONEBOX_META_LIST", meta.to_string())
+            .current_dir(&dir)
+            .stdin(Stdio::null())
+            .stdout(log("stdout").expect("a file for output"))
+            .stderr(log("stderr").expect("a file for errors"));
+        for set in &self.sets {
+            command.args(["--set", set]);
+        }
+        let begun = Instant::now();
+        instance.child = Some(command.spawn().expect("the server starts"));
+        let addr = SocketAddr::from(([127, 0, 0, 1], instance.port));
+        while TcpStream::connect_timeout(&addr, Duration::from_millis(200)).is_err() {
+            let ended = instance.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            if ended.is_some() || begun.elapsed() > START_TIMEOUT {
+                let text = fs::read_to_string(dir.join("stderr")).unwrap_or_default();
+                panic!("{} does not listen ({ended:?}): {text}", instance.name);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        begun.elapsed()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, index: usize) {
+        if let Some(mut child) = self.instances[index].child.take() {
+            child.kill().expect("kill");
+            child.wait().expect("wait");
+        }
+    }
+
+    /// SIGTERM; `true` when the process ended by itself and reported success.
+    pub fn stop(&mut self, index: usize) -> bool {
+        let Some(mut child) = self.instances[index].child.take() else { return true };
+        let pid = child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+        assert!(sent.success());
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().expect("wait") {
+                return status.success();
+            }
+            if begun.elapsed() > STOP_TIMEOUT {
+                child.kill().expect("kill");
+                child.wait().expect("wait");
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What an instance wrote to standard error.
+    pub fn stderr(&self, index: usize) -> String {
+        let path = self.dir.join(&self.instances[index].name).join("stderr");
+        fs::read_to_string(path).unwrap_or_default()
+    }
+}
+
+impl Drop for Onebox {
+    fn drop(&mut self) {
+        for index in 0..self.instances.len() {
+            if let Some(mut child) = self.instances[index].child.take() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        if std::thread::panicking() {
+            eprintln!("the cluster's files are kept in {:?}", self.dir);
+        } else {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
