@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Replication: PacificA groups of any deterministic state machine, and the meta server that places them.
+
+#![forbid(unsafe_code)]
+
+pub mod wire;

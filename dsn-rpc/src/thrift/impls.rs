@@ -1,9 +1,9 @@
 //! The plain types: integers, doubles, texts, blobs, and the eager containers.
 //!
-//! `Vec`, `BTreeSet` and `BTreeMap` are built at once and charge the reader's allowance for what they need beyond
+//! `Vec`, `SetOf` and `BTreeMap` are built at once and charge the reader's allowance for what they need beyond
 //! the bytes of their elements; they suit small fields. Long lists of structures are [`List`](super::List)s.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -160,32 +160,30 @@ const fn tree_bytes(entry: usize, count: usize) -> usize {
     node.saturating_add((node / 5).saturating_mul(count))
 }
 
-impl<T: Decode + Ord> Encode for BTreeSet<T> {
+/// A thrift set, kept in the order in which it was written; whoever makes one sees to it that nothing is in it twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetOf<T>(pub Vec<T>);
+
+impl<T> Default for SetOf<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Decode> Encode for SetOf<T> {
     const TTYPE: u8 = ttype::SET;
     const HOST_PORT: bool = T::HOST_PORT;
 
     fn write(&self, w: &mut Writer<'_>) {
-        w.list_head(T::TTYPE, self.len());
-        self.iter().for_each(|item| item.write(w));
+        self.0.write(w);
     }
 }
 
-impl<T: Decode + Ord> Decode for BTreeSet<T> {
+impl<T: Decode> Decode for SetOf<T> {
     const MIN_SIZE: usize = 5;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        let count = r.list_head(T::TTYPE, T::MIN_SIZE)?;
-        r.charge(tree_bytes(size_of::<T>(), count))?;
-        r.enter()?;
-        let mut items = Self::new();
-        for _ in 0..count {
-            let item = T::read(r)?;
-            if !r.checking() {
-                items.insert(item);
-            }
-        }
-        r.leave();
-        Ok(items)
+        Vec::read(r).map(Self)
     }
 }
 

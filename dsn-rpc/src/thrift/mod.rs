@@ -28,6 +28,7 @@ mod writer;
 
 use bytes::{Bytes, BytesMut};
 
+pub use self::impls::SetOf;
 pub use self::list::{List, ListIter};
 pub use self::reader::Reader;
 pub use self::text::Text;

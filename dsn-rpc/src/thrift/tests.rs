@@ -1,6 +1,6 @@
 //! What the codec promises, on small messages made for the purpose.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
@@ -25,7 +25,7 @@ crate::message! {
         9: blob: Blob,
         10: colour: Colour,
         11: numbers: Vec<i32>,
-        12: set: BTreeSet<i64>,
+        12: set: SetOf<i64>,
         13: map: BTreeMap<String, Blob>,
         14: pairs: List<Pair>,
         15: maybe: Option<i32>,
@@ -55,7 +55,7 @@ fn sample() -> Kinds {
         blob: Blob::from_static(b"\xff\0"),
         colour: Colour::Other(9),
         numbers: vec![1, -1],
-        set: BTreeSet::from([5]),
+        set: SetOf(vec![5]),
         map: BTreeMap::from([("k".into(), Blob::from_static(b"v"))]),
         pairs: List::from(vec![pair(b"a", b"b"), pair(b"", b"c")]),
         maybe: Some(0),
