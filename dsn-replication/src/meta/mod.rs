@@ -1,0 +1,3 @@
+//! The meta server: tables, membership of partitions, liveness of replica servers.
+
+pub mod store;
