@@ -6,9 +6,32 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod call;
+mod connector;
 pub mod error_code;
+mod exchange;
 pub mod frame;
 pub mod gpid;
 pub mod host_port;
+pub mod http;
+mod listener;
+pub mod options;
+mod rpc_loop;
+pub mod service;
+mod session;
+mod shared;
+mod stats;
+mod sweep;
 pub mod task_code;
 pub mod thrift;
+
+pub use call::{
+    CallError, CallId, CallOptions, NetworkError, call, call_raw, call_with, cancel, send_oneway,
+    send_oneway_with,
+};
+pub use connector::Lane;
+pub use options::RpcOptions;
+pub use rpc_loop::{BYTES_PER_TURN, CODES, FRAMES_PER_TURN, Rpc};
+pub use service::{Replier, Request, ServiceTable, hand_to};
+pub use session::{SessionId, detach};
+pub use stats::Stats;

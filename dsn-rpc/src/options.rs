@@ -1,0 +1,94 @@
+//! What the RPC layer may use: the `[network]` section, and its limits in the form that the loops read.
+//!
+//! Every queue, buffer and wait of the crate is bounded by one of these or by a named constant beside its use.
+
+use std::time::Duration;
+
+use dsn_core::config::Size;
+
+dsn_core::options! {
+    /// Connections: their number, what each may hold, and when they are given up.
+    pub section RpcOptions at "network" {
+        /// Largest frame in either direction, headers included. A larger one costs its sender the
+        /// connection.
+        max_frame_bytes: Size = Size::mib(64), in Size::kib(64)..=Size::gib(1);
+        /// Connections that a node accepts; more are closed at once.
+        max_connections: u32 = 20_000, in 1..=1_000_000;
+        /// Connections accepted from one address; 0 means no limit.
+        conn_threshold_per_ip: u32 = 0;
+        /// Requests of one connection that may be unanswered. At the limit its socket is no longer read.
+        max_requests_per_connection: u32 = 256, in 1..=65_536;
+        /// Bytes of unanswered requests of one connection. At the limit its socket is no longer read.
+        max_request_bytes_per_connection: Size = Size::mib(16), in Size::kib(64)..=Size::gib(4);
+        /// Bytes of answers that a connection has not taken yet. At the limit its socket is no longer read.
+        max_unsent_bytes_per_connection: Size = Size::mib(4), in Size::kib(64)..=Size::gib(4);
+        /// Bytes that requests, unfinished frames and unsent answers of all connections of a node may hold. Above
+        /// it client requests are refused with `ERR_BUSY`, and large frames are not read on.
+        max_held_bytes: Size = Size::gib(1), in Size::mib(1)..=Size::gib(256);
+        /// A connection that nothing has arrived on for this long, and that waits for nothing, is closed.
+        /// Zero means never; peers that vanished are found by TCP's own probes as well.
+        idle_timeout: Duration = Duration::from_secs(4 * 3600), in Duration::ZERO..=Duration::from_secs(30 * 86_400);
+        /// A frame must be complete this long after its first byte, and every further half a mebibyte allows as
+        /// much again; else the connection is closed.
+        frame_timeout: Duration = Duration::from_secs(30), in Duration::from_millis(10)..=Duration::from_secs(3600);
+        /// A peer that takes nothing of what is to be sent to it for this long loses its connection.
+        send_timeout: Duration = Duration::from_secs(30), in Duration::from_millis(10)..=Duration::from_secs(3600);
+        /// A connection that is not established after this time has failed.
+        connect_timeout: Duration = Duration::from_secs(3), in Duration::from_millis(10)..=Duration::from_secs(120);
+        /// Pause before a connection to a peer is tried again after a failure; doubles with each further one.
+        reconnect_pause: Duration = Duration::from_millis(50), in Duration::from_millis(1)..=Duration::from_secs(60);
+        /// Longest pause before a connection is tried again.
+        max_reconnect_pause: Duration = Duration::from_secs(2), in Duration::from_millis(1)..=Duration::from_secs(600);
+        /// Calls to one peer that may be unanswered, on each connection to it.
+        max_calls_per_connection: u32 = 65_536, in 1..=1_048_576;
+        /// Calls that may wait for a connection to be established.
+        max_calls_while_connecting: u32 = 1024, in 1..=65_536;
+        /// Whether the port also answers HTTP.
+        enable_http_server: bool = true;
+    }
+}
+
+/// The options as plain numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_frame: usize,
+    pub(crate) connections: usize,
+    pub(crate) per_ip: u32,
+    pub(crate) in_flight: u32,
+    pub(crate) in_flight_bytes: usize,
+    pub(crate) unsent: usize,
+    pub(crate) held: usize,
+    pub(crate) idle: Duration,
+    pub(crate) frame: Duration,
+    pub(crate) send: Duration,
+    pub(crate) connect: Duration,
+    pub(crate) pause: Duration,
+    pub(crate) max_pause: Duration,
+    pub(crate) calls: usize,
+    pub(crate) calls_connecting: usize,
+    pub(crate) http: bool,
+}
+
+impl Limits {
+    /// The limits of one worker of `workers`; what bounds the whole node is divided among them.
+    pub(crate) fn new(options: &RpcOptions, workers: usize) -> Self {
+        Self {
+            max_frame: options.max_frame_bytes.as_usize(),
+            connections: options.max_connections as usize,
+            per_ip: options.conn_threshold_per_ip,
+            in_flight: options.max_requests_per_connection,
+            in_flight_bytes: options.max_request_bytes_per_connection.as_usize(),
+            unsent: options.max_unsent_bytes_per_connection.as_usize(),
+            held: options.max_held_bytes.as_usize() / workers.max(1),
+            idle: options.idle_timeout,
+            frame: options.frame_timeout,
+            send: options.send_timeout,
+            connect: options.connect_timeout,
+            pause: options.reconnect_pause,
+            max_pause: options.max_reconnect_pause,
+            calls: options.max_calls_per_connection as usize,
+            calls_connecting: options.max_calls_while_connecting as usize,
+            http: options.enable_http_server,
+        }
+    }
+}

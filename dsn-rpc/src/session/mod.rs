@@ -1,0 +1,292 @@
+//! One connection: who is at the other end, what has arrived and is not answered, what waits to leave.
+//!
+//! Sessions live in the [`Exchange`](crate::exchange::Exchange) of the worker that owns their socket. The states:
+//!
+//! ```text
+//! accepted ──────────────────────────► Open ──► (gone)
+//! called: Waiting ──► Connecting ────► Open ──► (gone)
+//!            ▲ a failure before it: wait for the pause to end
+//! ```
+//!
+//! Push back is by not reading: a session whose peer has too much unanswered, or does not take its answers, leaves
+//! its input in the socket until that is better ([`Session::may_read`]).
+
+mod read;
+mod write;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use bytes::BytesMut;
+use dsn_core::driver::Sock;
+use dsn_core::exec::WorkerId;
+use dsn_core::time::Mono;
+
+use crate::connector::PeerKey;
+use crate::frame::{Parser, Protocol};
+use crate::options::Limits;
+
+pub use read::detach;
+pub(crate) use read::{BLOCK, ReadBlock, keep};
+pub(crate) use write::{IOV_MAX, SHARE_MIN, WriteQueue};
+
+/// Names a session of a node; never names another one later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId {
+    /// The worker that owns its socket.
+    pub worker: WorkerId,
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+impl SessionId {
+    /// The number given to the driver with the socket.
+    pub(crate) fn token(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    pub(crate) fn from_token(worker: WorkerId, token: u64) -> Self {
+        Self { worker, index: token as u32, generation: (token >> 32) as u32 }
+    }
+}
+
+/// What a session is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Calls wait for the pause after a failure to end.
+    Waiting,
+    /// The connection is being established.
+    Connecting,
+    /// Frames go to and fro.
+    Open,
+}
+
+/// Who opened the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// They did.
+    Accepted,
+    /// We did, to call.
+    Called(PeerKey),
+}
+
+/// Marks a place in [`Session::calls`] whose call has ended.
+pub(crate) const NO_CALL: u32 = u32::MAX;
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) state: State,
+    pub(crate) side: Side,
+    pub(crate) peer: SocketAddr,
+    pub(crate) sock: Option<Sock>,
+
+    pub(crate) parser: Parser,
+    /// What has arrived of the next frames.
+    pub(crate) input: BytesMut,
+    /// Bytes that `input` must hold before it is worth parsing.
+    pub(crate) need: usize,
+    /// When the last bytes arrived.
+    pub(crate) read_at: Mono,
+    /// When the first byte of an unfinished frame arrived.
+    pub(crate) partial_since: Option<Mono>,
+    /// The socket may hold more than was read.
+    pub(crate) readable: bool,
+    /// The peer will send nothing more.
+    pub(crate) ended: bool,
+    /// On the list of sessions to go on with.
+    pub(crate) listed: bool,
+    /// Not read on because of a limit; whatever relieves the limit lists it.
+    pub(crate) paused: bool,
+
+    pub(crate) queue: WriteQueue,
+    /// On the list of sessions to be flushed.
+    pub(crate) dirty: bool,
+    /// The socket takes nothing at the moment.
+    pub(crate) blocked: bool,
+    /// Since when it has taken nothing.
+    pub(crate) blocked_since: Mono,
+    /// To be closed when everything has left.
+    pub(crate) closing: bool,
+
+    /// Requests that are not answered yet.
+    pub(crate) in_flight: u32,
+    /// Their bytes.
+    pub(crate) in_flight_bytes: usize,
+
+    /// Calls by number: slots of the call table from `first_call` on, [`NO_CALL`] where one has ended.
+    pub(crate) calls: VecDeque<u32>,
+    pub(crate) first_call: u64,
+    /// Calls of these that have not ended.
+    pub(crate) open_calls: usize,
+    /// A whole frame has arrived: the peer is what we think it is.
+    pub(crate) proven: bool,
+    /// Calls that timed out since anything arrived.
+    pub(crate) silent_timeouts: u32,
+}
+
+impl Session {
+    pub(crate) fn new(
+        side: Side,
+        state: State,
+        peer: SocketAddr,
+        max_frame: usize,
+        now: Mono,
+    ) -> Self {
+        let parser = match &side {
+            Side::Accepted => Parser::server(max_frame),
+            Side::Called(key) => Parser::client(key.protocol, max_frame),
+        };
+        Self {
+            state,
+            side,
+            peer,
+            sock: None,
+            parser,
+            input: BytesMut::new(),
+            need: 1,
+            read_at: now,
+            partial_since: None,
+            readable: false,
+            ended: false,
+            listed: false,
+            paused: false,
+            queue: WriteQueue::default(),
+            dirty: false,
+            blocked: false,
+            blocked_since: now,
+            closing: false,
+            in_flight: 0,
+            in_flight_bytes: 0,
+            calls: VecDeque::new(),
+            first_call: 1,
+            open_calls: 0,
+            proven: false,
+            silent_timeouts: 0,
+        }
+    }
+
+    /// Whether its limits allow to take another request. An HTTP connection has one at a time, for answers must
+    /// keep the order of the requests.
+    #[inline]
+    pub(crate) fn may_read(&self, limits: &Limits) -> bool {
+        let requests = match self.parser.protocol() {
+            Some(Protocol::Http) => 1,
+            _ => limits.in_flight,
+        };
+        self.in_flight < requests
+            && self.in_flight_bytes < limits.in_flight_bytes
+            && self.queue.len() < limits.unsent
+            && !self.closing
+    }
+
+    /// Whether a flush would do anything.
+    #[inline]
+    pub(crate) fn sendable(&self) -> bool {
+        self.state == State::Open && !self.blocked
+    }
+
+    /// A request has been answered, or never will be.
+    #[inline]
+    pub(crate) fn release(&mut self, bytes: usize) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+    }
+
+    /// The number of the next call, which must be entered with [`Self::enter_call`] at once.
+    pub(crate) fn next_call(&self) -> u64 {
+        self.first_call + self.calls.len() as u64
+    }
+
+    pub(crate) fn enter_call(&mut self, slot: u32) {
+        self.calls.push_back(slot);
+        if slot != NO_CALL {
+            self.open_calls += 1;
+        }
+        self.trim_calls();
+    }
+
+    /// Takes the slot of a call out; `None` when it has ended already or never was. In `THFT` only the low 32 bits
+    /// of the number travel.
+    pub(crate) fn end_call(&mut self, number: u64) -> Option<u32> {
+        let at = match &self.side {
+            Side::Called(key) if key.protocol == Protocol::Thft => {
+                u64::from((number as u32).wrapping_sub(self.first_call as u32))
+            }
+            _ => number.wrapping_sub(self.first_call),
+        };
+        let slot = self.calls.get_mut(usize::try_from(at).ok()?)?;
+        let found = std::mem::replace(slot, NO_CALL);
+        if found == NO_CALL {
+            return None;
+        }
+        self.open_calls -= 1;
+        self.trim_calls();
+        Some(found)
+    }
+
+    fn trim_calls(&mut self) {
+        while self.calls.front() == Some(&NO_CALL) {
+            self.calls.pop_front();
+            self.first_call += 1;
+        }
+    }
+
+    /// Whether the peer owes us nothing and we owe it nothing.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.in_flight == 0 && self.open_calls == 0 && self.queue.is_empty()
+    }
+
+    /// Memory held for this connection beyond the structure itself, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.input.capacity() + self.queue.memory() + self.calls.capacity() * 4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(protocol: Protocol) -> Session {
+        let peer: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let side = Side::Called(PeerKey::new(peer, protocol));
+        Session::new(side, State::Open, peer, 1 << 20, Mono::from_nanos(1))
+    }
+
+    #[test]
+    fn calls_end_once_in_any_order() {
+        for protocol in [Protocol::Thft, Protocol::Rdsn] {
+            let mut s = session(protocol);
+            let numbers: Vec<u64> = (0..5)
+                .map(|slot| {
+                    let number = s.next_call();
+                    s.enter_call(slot);
+                    number
+                })
+                .collect();
+            assert_eq!(s.end_call(numbers[3]), Some(3));
+            assert_eq!(s.end_call(numbers[3]), None);
+            assert_eq!(s.end_call(numbers[0]), Some(0));
+            assert_eq!(s.end_call(numbers[0]), None, "before the window");
+            assert_eq!(s.end_call(numbers[4] + 1), None, "behind the window");
+            assert_eq!(s.open_calls, 3);
+            for at in [1, 2, 4] {
+                assert_eq!(s.end_call(numbers[at]), Some(at as u32));
+            }
+            assert!(s.calls.is_empty());
+            assert_eq!(s.next_call(), numbers[4] + 1);
+        }
+    }
+
+    #[test]
+    fn thft_numbers_wrap_at_32_bits() {
+        let mut s = session(Protocol::Thft);
+        s.first_call = u64::from(u32::MAX);
+        s.enter_call(7);
+        let second = s.next_call();
+        s.enter_call(8);
+        assert_eq!(second, 1 << 32);
+        assert_eq!(s.end_call(0), Some(8));
+        assert_eq!(s.end_call(u64::from(u32::MAX)), Some(7));
+    }
+}
