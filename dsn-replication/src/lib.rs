@@ -2,5 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod failure_detector;
 pub mod meta;
+pub mod options;
 pub mod wire;

@@ -1,0 +1,236 @@
+//! The replica server's side: when to send a beacon to whom, and whether the lease still holds.
+
+use std::time::Duration;
+
+use dsn_core::time::Mono;
+
+use super::Timing;
+use super::lease::Lease;
+
+/// Pause before the next meta server is tried after one did not answer.
+pub const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Names a beacon that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BeaconId(u64);
+
+/// What a meta server said to a beacon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack<N> {
+    /// Whether it leads.
+    pub is_master: bool,
+    /// Whether this server may take part.
+    pub allowed: bool,
+    /// The leader it knows.
+    pub leader: Option<N>,
+}
+
+/// What changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Nothing.
+    Same,
+    /// The lease has begun: the leader knows this server.
+    Connected,
+    /// The lease is over, or is so before the next look: everything stops serving.
+    Disconnected,
+}
+
+/// The state of the link to the meta servers. `N` names a meta server.
+#[derive(Debug)]
+pub struct Worker<N> {
+    timing: Timing,
+    metas: Vec<N>,
+    target: usize,
+    /// A leader that is not among the configured ones.
+    foreign: Option<N>,
+    connected: bool,
+    lease: Lease,
+    in_flight: Option<(BeaconId, Mono)>,
+    next_id: u64,
+    due: Mono,
+}
+
+impl<N: Clone + PartialEq> Worker<N> {
+    /// A link that has not begun. `metas` must not be empty.
+    pub fn new(timing: Timing, metas: Vec<N>, now: Mono) -> Self {
+        assert!(!metas.is_empty(), "a replica server needs a meta server");
+        Self {
+            timing,
+            metas,
+            target: 0,
+            foreign: None,
+            connected: false,
+            lease: Lease::new(),
+            in_flight: None,
+            next_id: 0,
+            due: now,
+        }
+    }
+
+    /// The lease, for whoever serves.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Whether the leader knows this server and the lease was last seen to hold.
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// The meta server that is spoken to: the leader, as far as is known.
+    pub fn target(&self) -> &N {
+        self.foreign.as_ref().unwrap_or(&self.metas[self.target])
+    }
+
+    /// When [`Self::beacon`] has something to do next.
+    pub fn due(&self) -> Mono {
+        self.due
+    }
+
+    /// A beacon to send now, if it is time for one. An unanswered earlier one is given up.
+    pub fn beacon(&mut self, now: Mono) -> Option<(BeaconId, N)> {
+        if now < self.due {
+            return None;
+        }
+        self.next_id += 1;
+        let id = BeaconId(self.next_id);
+        self.in_flight = Some((id, now));
+        self.due = now + self.timing.beacon;
+        Some((id, self.target().clone()))
+    }
+
+    /// A beacon was answered.
+    pub fn on_ack(&mut self, now: Mono, id: BeaconId, ack: Ack<N>) -> Link {
+        let Some((_, sent)) = self.in_flight.take_if(|(waiting, _)| *waiting == id) else {
+            return Link::Same;
+        };
+        if !ack.is_master {
+            self.turn_to(ack.leader, now);
+            return Link::Same;
+        }
+        if !ack.allowed {
+            return Link::Same;
+        }
+        self.lease.extend(sent + self.timing.lease);
+        let begun = !self.connected && self.lease.holds(now + self.timing.check);
+        self.connected |= begun;
+        if begun { Link::Connected } else { Link::Same }
+    }
+
+    /// A beacon was not answered in time, or could not be sent.
+    pub fn on_failure(&mut self, now: Mono, id: BeaconId) {
+        if self.in_flight.take_if(|(waiting, _)| *waiting == id).is_some() {
+            self.turn_to(None, now);
+        }
+    }
+
+    /// Looks at the lease; call every check interval.
+    pub fn check(&mut self, now: Mono) -> Link {
+        if self.connected && !self.lease.holds(now + self.timing.check) {
+            self.connected = false;
+            // What is served from here on must not rest on what is left of the lease.
+            self.lease.give_up();
+            return Link::Disconnected;
+        }
+        Link::Same
+    }
+
+    fn turn_to(&mut self, leader: Option<N>, now: Mono) {
+        match leader {
+            Some(leader) if leader != *self.target() => {
+                match self.metas.iter().position(|meta| *meta == leader) {
+                    Some(at) => (self.target, self.foreign) = (at, None),
+                    None => self.foreign = Some(leader),
+                }
+                self.due = now;
+            }
+            _ => {
+                let skip = usize::from(self.foreign.take().is_none());
+                self.target = (self.target + skip) % self.metas.len();
+                self.due = self.due.min(now + RETRY_PAUSE);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::ReplicationOptions;
+
+    const MASTER: Ack<&str> = Ack { is_master: true, allowed: true, leader: None };
+
+    fn worker(metas: &[&'static str]) -> Worker<&'static str> {
+        let timing = Timing::new(&ReplicationOptions::default()).unwrap();
+        Worker::new(timing, metas.to_vec(), at(0))
+    }
+
+    fn at(ms: u64) -> Mono {
+        Mono::from_nanos(100_000_000_000 + ms * 1_000_000)
+    }
+
+    #[test]
+    fn the_lease_counts_from_the_sending_of_the_acknowledged_beacon() {
+        let mut worker = worker(&["a"]);
+        let (id, to) = worker.beacon(at(0)).unwrap();
+        assert_eq!((to, worker.beacon(at(1))), ("a", None));
+        assert_eq!(worker.on_ack(at(1_500), id, MASTER), Link::Connected);
+        assert_eq!(worker.lease().until(), at(20_000));
+        assert_eq!(worker.check(at(17_900)), Link::Same);
+        assert!(worker.lease().holds(at(17_999)));
+        assert_eq!(worker.check(at(18_000)), Link::Disconnected, "over before the next check");
+        assert!(!worker.lease().holds(at(18_000)));
+        assert_eq!(worker.check(at(40_000)), Link::Same, "told once");
+    }
+
+    #[test]
+    fn an_answer_that_came_too_late_connects_nobody() {
+        let mut worker = worker(&["a"]);
+        let (id, _) = worker.beacon(at(0)).unwrap();
+        assert_eq!(worker.on_ack(at(19_000), id, MASTER), Link::Same);
+        assert!(!worker.is_connected());
+    }
+
+    #[test]
+    fn an_old_answer_does_not_count_for_a_new_beacon() {
+        let mut worker = worker(&["a"]);
+        let (old, _) = worker.beacon(at(0)).unwrap();
+        let (new, _) = worker.beacon(at(3_000)).unwrap();
+        assert_eq!(worker.on_ack(at(3_100), old, MASTER), Link::Same);
+        assert_eq!(worker.lease().until(), Mono::ZERO);
+        assert_eq!(worker.on_ack(at(3_200), new, MASTER), Link::Connected);
+        assert_eq!(worker.lease().until(), at(23_000));
+    }
+
+    #[test]
+    fn only_the_leader_renews_the_lease() {
+        let mut worker = worker(&["a", "b"]);
+        let (id, _) = worker.beacon(at(0)).unwrap();
+        let hint = Ack { is_master: false, allowed: true, leader: Some("b") };
+        assert_eq!(worker.on_ack(at(10), id, hint), Link::Same);
+        assert_eq!(worker.lease().until(), Mono::ZERO);
+        let (id, to) = worker.beacon(at(10)).unwrap();
+        assert_eq!(to, "b");
+        let refused = Ack { is_master: true, allowed: false, leader: None };
+        assert_eq!(worker.on_ack(at(20), id, refused), Link::Same);
+        assert_eq!(worker.lease().until(), Mono::ZERO);
+    }
+
+    #[test]
+    fn silent_meta_servers_are_tried_in_turn() {
+        let mut worker = worker(&["a", "b"]);
+        let (id, _) = worker.beacon(at(0)).unwrap();
+        worker.on_failure(at(2_000), id);
+        assert_eq!(worker.due(), at(3_000));
+        let (id, to) = worker.beacon(at(3_000)).unwrap();
+        assert_eq!(to, "b");
+        let hint = Ack { is_master: false, allowed: true, leader: Some("c") };
+        worker.on_ack(at(3_001), id, hint);
+        let (id, to) = worker.beacon(at(3_001)).unwrap();
+        assert_eq!(to, "c", "a leader that is not configured");
+        worker.on_failure(at(5_001), id);
+        assert_eq!(*worker.target(), "b", "back among the configured ones");
+        assert_eq!(worker.due(), at(6_001).min(at(6_001)));
+    }
+}

@@ -1,0 +1,100 @@
+//! The sections `[replication]` and `[meta_server]`, with Pegasus's names and defaults.
+
+use std::time::Duration;
+
+use dsn_core::config::ConfigSchema;
+
+dsn_core::choice! {
+    /// How much the meta server does of itself.
+    pub enum FunctionLevel {
+        /// Nothing but answering queries.
+        Stopped = "stopped" | "fl_stopped",
+        /// Changes of tables only.
+        Blind = "blind" | "fl_blind",
+        /// No changes of membership but taking dead primaries out.
+        Freezed = "freezed" | "fl_freezed",
+        /// Repairs partitions.
+        Steady = "steady" | "fl_steady",
+        /// Repairs, balances, and deletes what is left over.
+        Lively = "lively" | "fl_lively",
+    }
+}
+
+dsn_core::options! {
+    /// Replication groups, their members and the failure detector between replica servers and meta server.
+    pub section ReplicationOptions at "replication" {
+        /// Name of this cluster.
+        cluster_name: String = "";
+        /// Seconds between two looks at leases and silent servers.
+        fd_check_interval_seconds: u32 = 2, in 1..=3_600;
+        /// Seconds between two signs of life of a replica server.
+        fd_beacon_interval_seconds: u32 = 3, in 1..=3_600;
+        /// Seconds after its last acknowledged sign of life at which a replica server stops serving.
+        fd_lease_seconds: u32 = 20, in 1..=86_400;
+        /// Seconds after a server's last sign of life at which the meta server takes it for dead. Must be longer
+        /// than the lease, by more than clocks may drift.
+        fd_grace_seconds: u32 = 22, in 1..=86_400;
+        /// Milliseconds between two reports of a replica server about everything it holds.
+        config_sync_interval_ms: u32 = 30_000, in 100..=3_600_000;
+        /// Milliseconds between two rounds in which the meta server looks at every partition.
+        lb_interval_ms: u32 = 10_000, in 100..=3_600_000;
+        /// Fewest members that a group must have to accept writes; 0: one of two, else more than half.
+        mutation_2pc_min_replica_count: u32 = 2, in 0..=16;
+    }
+}
+
+dsn_core::options! {
+    /// The meta server. Replica servers and clients read `server_list` as well.
+    pub section MetaServerOptions at "meta_server" {
+        /// The meta servers of the cluster, each `host:port`.
+        server_list: Vec<String> = Vec::new();
+        /// Where the state is kept: `local` is the embedded store of a single meta server.
+        meta_state_service_type: String = "local";
+        /// How much the meta server does after its start.
+        meta_function_level_on_start: FunctionLevel = FunctionLevel::Steady;
+        /// With fewer replica servers alive, membership is not changed (`freezed`).
+        min_live_node_count_for_unfreeze: u32 = 3, in 0..=10_000;
+        /// With less than this share of the known replica servers alive, in percent, membership is not changed.
+        node_live_percentage_threshold_for_update: u32 = 65, in 0..=100;
+        /// Milliseconds that a lost member is waited for before its data is copied to another server.
+        replica_assign_delay_ms_for_dropouts: u64 = 600_000;
+        /// Copies of former members that are kept beside a complete group.
+        max_reserved_dropped_replicas: u32 = 1, in 0..=16;
+        /// Most replicas that a table may ask for.
+        max_allowed_replica_count: u32 = 5, in 1..=16;
+        /// Fewest replicas that a table may ask for.
+        min_allowed_replica_count: u32 = 1, in 1..=16;
+        /// Most partitions that a table may ask for.
+        max_allowed_partition_count: u32 = 65_536, in 1..=1_048_576;
+        /// Seconds that a dropped table can be recalled, unless the drop says otherwise.
+        hold_seconds_for_dropped_app: u64 = 604_800;
+        /// A replica server that runs shorter than this before it starts again, in seconds, is unstable.
+        stable_rs_min_running_seconds: u32 = 600, in 0..=86_400;
+        /// After so many unstable starts in a row, a replica server is given no further replicas while there are
+        /// others. 0 turns this off.
+        max_succssive_unstable_restart: u32 = 5, in 0..=1_000;
+    }
+}
+
+/// The sections of this crate.
+pub fn schema() -> ConfigSchema {
+    ConfigSchema::new().section::<ReplicationOptions>().section::<MetaServerOptions>()
+}
+
+/// A number of seconds as a duration.
+pub(crate) fn seconds(value: u32) -> Duration {
+    Duration::from_secs(u64::from(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sections_are_well_formed() {
+        assert_eq!(schema().problems(), Vec::<String>::new());
+        let options = MetaServerOptions::default();
+        assert_eq!(options.meta_function_level_on_start, FunctionLevel::Steady);
+        assert_eq!(options.max_allowed_replica_count, 5);
+    }
+}
