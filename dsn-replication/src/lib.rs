@@ -1,4 +1,5 @@
-//! Replication: PacificA groups of any deterministic state machine, and the meta server that places them.
+//! Replication: PacificA groups of any deterministic state machine, and the meta server that places
+//! them.
 
 #![forbid(unsafe_code)]
 

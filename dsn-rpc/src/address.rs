@@ -1,8 +1,9 @@
 //! IPv4 addresses as Pegasus writes them.
 //!
-//! One 64-bit number holds address, port and kind: `ip << 32 | port << 16 | kind`, where kind 0 is "no address" and
-//! 1 is IPv4. On the wire it is a big-endian `i64` that announces itself as a structure; in the RDSN
-//! header the same number is stored little endian. Host names travel as [`HostPort`](crate::host_port::HostPort).
+//! One 64-bit number holds address, port and kind: `ip << 32 | port << 16 | kind`, where kind 0 is
+//! "no address" and 1 is IPv4. On the wire it is a big-endian `i64` that announces itself as a
+//! structure; in the RDSN header the same number is stored little endian. Host names travel as
+//! [`HostPort`](crate::host_port::HostPort).
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};

@@ -1,8 +1,9 @@
 //! Error codes: names on the wire, a small enum in memory.
 //!
-//! Every server of a cluster may know another set of names, so they travel as strings (announced as a structure inside
-//! messages). A name that is not in the list reads as [`ErrorCode::Unknown`], as in Pegasus. Old clients
-//! lack some of the newer names and drop their connection on one; prefer names that all of them know.
+//! Every server of a cluster may know another set of names, so they travel as strings (announced as
+//! a structure inside messages). A name that is not in the list reads as [`ErrorCode::Unknown`], as
+//! in Pegasus. Old clients lack some of the newer names and drop their connection on one; prefer
+//! names that all of them know.
 
 use std::fmt;
 
@@ -242,8 +243,8 @@ impl ErrorCode {
         matches!(self, Self::Ok)
     }
 
-    /// What the caller of an idempotent storage operation should do, until its deadline ends. Follows the C++ client,
-    /// except that errors which no repetition can cure fail at once.
+    /// What the caller of an idempotent storage operation should do, until its deadline ends.
+    /// Follows the C++ client, except that errors which no repetition can cure fail at once.
     #[must_use]
     pub const fn advice(self) -> Advice {
         match self {

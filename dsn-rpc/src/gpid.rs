@@ -1,7 +1,7 @@
 //! The identity of one partition of one table.
 //!
-//! On the wire partition index, then app id, both `i32` big endian, announced as a structure; in the RDSN header app
-//! id first and little endian.
+//! On the wire partition index, then app id, both `i32` big endian, announced as a structure; in
+//! the RDSN header app id first and little endian.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! A server named by host and port.
 //!
-//! On the wire: host string, port as `i16`, one byte of kind (0 none, 1 host and port); announced as a structure.
-//! Optional fields of this type are left out on connections of older clients, see
+//! On the wire: host string, port as `i16`, one byte of kind (0 none, 1 host and port); announced
+//! as a structure. Optional fields of this type are left out on connections of older clients, see
 //! [`Writer::without_host_ports`].
 
 use std::fmt;

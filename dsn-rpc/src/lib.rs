@@ -1,7 +1,7 @@
 //! RPC layer: what travels between processes, and how calls are made, served and answered.
 //!
-//! One port speaks three protocols (`THFT` for client libraries, `RDSN` for servers and the C++ client, HTTP/1.1);
-//! all of them carry thrift-binary bodies or text.
+//! One port speaks three protocols (`THFT` for client libraries, `RDSN` for servers and the C++
+//! client, HTTP/1.1); all of them carry thrift-binary bodies or text.
 
 #![forbid(unsafe_code)]
 

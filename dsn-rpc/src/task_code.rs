@@ -1,6 +1,7 @@
 //! The name of an RPC where it travels inside a message, for example beside a replicated write.
 //!
-//! On the wire a string that announces itself as a structure. Names are not checked against any registry here.
+//! On the wire a string that announces itself as a structure. Names are not checked against any
+//! registry here.
 
 use std::fmt;
 

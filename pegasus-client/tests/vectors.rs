@@ -1,8 +1,11 @@
 //! Codec, messages and frames against bytes of real clients and of generated classes.
 //!
-//! Whatever a client sent is cut by the frame parser, decoded into our message, compared with the recorded decoded
-//! arguments, and encoded again: to the very same bytes when the client wrote every plain field. Python leaves some
-//! out; then what we add must be exactly the defaults of what it left out.
+//! Whatever a client sent is cut by the frame parser, decoded into our message, compared with the
+//! recorded decoded arguments, and encoded again: to the very same bytes when the client wrote
+//! every plain field. Python leaves some out; then what we add must be exactly the defaults of what
+//! it left out.
+
+#![expect(clippy::unwrap_used, reason = "in a test, what is missing fails the test")]
 
 mod common;
 
@@ -54,7 +57,8 @@ fn with_writer(write: impl FnOnce(&mut Writer<'_>)) -> Bytes {
     out.freeze()
 }
 
-/// Compares the fields of a structure with their recorded form; returns how many plain fields the record lacks.
+/// Compares the fields of a structure with their recorded form; returns how many plain fields the
+/// record lacks.
 fn compare_struct(recorded: &Value, r: &mut Reader<'_>) -> usize {
     let mut recorded: Vec<(i16, &str, &Value)> = recorded
         .as_object()

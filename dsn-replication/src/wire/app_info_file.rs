@@ -1,7 +1,7 @@
 //! The `.app-info` file of a replica directory: the table that the replica belongs to.
 //!
-//! Content: `i32be 0xdeadbeef`, then the table as thrift JSON. Of the table's envs only those that the engine needs
-//! before it can be opened are kept; the rest comes from the meta server.
+//! Content: `i32be 0xdeadbeef`, then the table as thrift JSON. Of the table's envs only those that
+//! the engine needs before it can be opened are kept; the rest comes from the meta server.
 
 use bytes::Bytes;
 use dsn_rpc::thrift::json::{self, JsonError};

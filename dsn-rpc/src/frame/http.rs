@@ -1,8 +1,8 @@
 //! HTTP/1.1, as far as monitoring and operators need it: GET and POST, bodies of known length.
 //!
-//! Requests may be pipelined and connections stay open unless one side says otherwise. Limits: [`MAX_HEAD`],
-//! [`MAX_HEADERS`], [`MAX_BODY`]; chunked bodies are refused. A request that breaks a rule should be answered
-//! with [`HttpError::status`] before the connection is closed.
+//! Requests may be pipelined and connections stay open unless one side says otherwise. Limits:
+//! [`MAX_HEAD`], [`MAX_HEADERS`], [`MAX_BODY`]; chunked bodies are refused. A request that breaks a
+//! rule should be answered with [`HttpError::status`] before the connection is closed.
 
 use bytes::{Bytes, BytesMut};
 
@@ -250,9 +250,13 @@ impl HttpTarget {
     /// Splits and decodes a target.
     ///
     /// # Errors
-    /// [`HttpError::Malformed`] for bad escapes, text that is not UTF-8, an argument given twice, or more than
-    /// [`MAX_QUERY_ARGUMENTS`] of them.
+    /// [`HttpError::Malformed`] for bad escapes, text that is not UTF-8, an argument given twice,
+    /// or more than [`MAX_QUERY_ARGUMENTS`] of them; [`HttpError::HeadTooLarge`] for more bytes
+    /// than a head may have.
     pub fn parse(target: &[u8]) -> Result<Self, HttpError> {
+        if target.len() > MAX_HEAD {
+            return Err(HttpError::HeadTooLarge);
+        }
         let target = std::str::from_utf8(target).map_err(|_| HttpError::Malformed)?;
         let target = target.split('#').next().unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));

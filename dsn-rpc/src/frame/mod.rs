@@ -1,12 +1,14 @@
 //! Cutting the byte stream of a connection into frames, and writing frames; no sockets here.
 //!
-//! The first four bytes that a server receives choose the protocol of the whole connection: `THFT` (client
-//! libraries), `RDSN` (servers, the C++ client and its tools) or HTTP (`GET `, `POST`). Anything else is an error,
-//! as is every header that does not hold together: the connection is dropped, nothing else is harmed.
+//! The first four bytes that a server receives choose the protocol of the whole connection: `THFT`
+//! (client libraries), `RDSN` (servers, the C++ client and its tools) or HTTP (`GET `, `POST`).
+//! Anything else is an error, as is every header that does not hold together: the connection is
+//! dropped, nothing else is harmed.
 //!
-//! [`Parser::next`] takes complete frames out of a receive buffer; their bodies share its memory. A declared length
-//! is checked against the limit before a byte of it is awaited. The parser says how many bytes it needs, but
-//! whoever reads the socket should not reserve all of them at once on a stranger's word.
+//! [`Parser::next`] takes complete frames out of a receive buffer; their bodies share its memory. A
+//! declared length is checked against the limit before a byte of it is awaited. The parser says how
+//! many bytes it needs, but whoever reads the socket should not reserve all of them at once on a
+//! stranger's word.
 
 pub mod http;
 mod name;
@@ -26,8 +28,8 @@ pub use self::http::{HttpError, HttpRequest};
 pub use self::name::RpcName;
 pub use self::rdsn::Context;
 
-/// Largest frame in bytes, headers included, unless configured otherwise. Must hold the largest answer: a
-/// `multi_get` may return 30 MiB and one record.
+/// Largest frame in bytes, headers included, unless configured otherwise. Must hold the largest
+/// answer: a `multi_get` may return 30 MiB and one record.
 pub const DEFAULT_MAX_FRAME: usize = 64 * 1024 * 1024;
 
 /// What a connection speaks.
@@ -79,7 +81,8 @@ pub enum FrameError {
     /// A frame header or message header that cannot be decoded.
     #[error("broken header: {0}")]
     Header(#[from] WireError),
-    /// A bad HTTP request; it should be answered with the error's status before the connection closes.
+    /// A bad HTTP request; it should be answered with the error's status before the connection
+    /// closes.
     #[error(transparent)]
     Http(#[from] HttpError),
 }
@@ -259,8 +262,9 @@ impl Parser {
     }
 }
 
-/// Appends the answer to a call. `body` writes the wrapped result into the frame itself; optional host-port fields
-/// are left out where the protocol's readers cannot bear them. `responder` is this server's address.
+/// Appends the answer to a call. `body` writes the wrapped result into the frame itself; optional
+/// host-port fields are left out where the protocol's readers cannot bear them. `responder` is this
+/// server's address.
 ///
 /// HTTP calls are answered with [`http::write_response`]; here they add nothing.
 #[inline]
@@ -288,7 +292,8 @@ pub fn write_error(
     write_response(out, call, error, responder, |_| {});
 }
 
-/// Appends a call in the protocol that `head` names (HTTP adds nothing); `body` writes the wrapped argument.
+/// Appends a call in the protocol that `head` names (HTTP adds nothing); `body` writes the wrapped
+/// argument.
 #[inline]
 pub fn write_request(out: &mut BytesMut, head: &RequestHead, body: impl FnOnce(&mut Writer<'_>)) {
     match head.protocol {

@@ -1,8 +1,8 @@
 //! The name of an RPC, kept in place.
 //!
-//! A name must outlive the frame it came in, for the answer repeats it; kept as a slice it would hold the whole
-//! receive buffer. Names have at most 47 bytes (the header field has 48 with its NUL); longer ones are cut, and
-//! then match no RPC that exists.
+//! A name must outlive the frame it came in, for the answer repeats it; kept as a slice it would
+//! hold the whole receive buffer. Names have at most 47 bytes (the header field has 48 with its
+//! NUL); longer ones are cut, and then match no RPC that exists.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

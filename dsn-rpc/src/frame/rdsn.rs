@@ -1,8 +1,8 @@
 //! `RDSN` frames: what servers, the C++ client and its tools speak, in both directions.
 //!
-//! A 192-byte header, the image of a C structure on a little-endian machine, then a wrapped value without thrift
-//! message header. Checksums are CRC-32C; zero means that the sender made none. A reply carries the id of its
-//! call, and the error as a name.
+//! A 192-byte header, the image of a C structure on a little-endian machine, then a wrapped value
+//! without thrift message header. Checksums are CRC-32C; zero means that the sender made none. A
+//! reply carries the id of its call, and the error as a name.
 
 use bytes::BytesMut;
 
@@ -213,8 +213,8 @@ fn write_frame(out: &mut BytesMut, header: &Header, body: impl FnOnce(&mut Write
     out[start + at::BODY_LENGTH..][..4].copy_from_slice(&length.to_le_bytes());
 }
 
-/// Adds both checksums to the frame that begins at `start` and reaches to the end of `out`; an option, since
-/// readers accept frames without.
+/// Adds both checksums to the frame that begins at `start` and reaches to the end of `out`; an
+/// option, since readers accept frames without.
 pub fn seal(out: &mut BytesMut, start: usize) {
     let frame = &mut out[start..];
     let Some((header, body)) = frame.split_first_chunk_mut::<HEADER>() else {

@@ -230,7 +230,10 @@ fn sealed_frames_verify_and_any_flipped_byte_is_noticed() {
 
 #[test]
 fn http_requests_are_read() {
-    let text = "POST /a//b?x=1&flag HTTP/1.1\r\nHost: h\r\ncontent-length: 4\r\n\r\nbodyGET / HTTP/1.0\r\n\r\n";
+    let text = concat!(
+        "POST /a//b?x=1&flag HTTP/1.1\r\nHost: h\r\ncontent-length: 4\r\n\r\nbody",
+        "GET / HTTP/1.0\r\n\r\n",
+    );
     let mut input = BytesMut::from(text);
     let mut parser = Parser::server(LIMIT);
     let Ok(Parsed::Frame(Frame::Http(first))) = parser.next(&mut input) else {

@@ -1,9 +1,10 @@
 //! `THFT` frames: what Pegasus client libraries speak.
 //!
-//! Requests come with a 48-byte header (version 0: Python, Node, Go) or with a 16-byte header and a thrift structure
-//! (version 1: Java, Scala), all big endian, then a thrift message: name, type, sequence id, argument. Responses
-//! have no header of that kind: total length, error name, thrift message without the result if there is none.
-//! The checksum fields of the header are never checked, since no client fills them.
+//! Requests come with a 48-byte header (version 0: Python, Node, Go) or with a 16-byte header and a
+//! thrift structure (version 1: Java, Scala), all big endian, then a thrift message: name, type,
+//! sequence id, argument. Responses have no header of that kind: total length, error name, thrift
+//! message without the result if there is none. The checksum fields of the header are never
+//! checked, since no client fills them.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -47,33 +48,32 @@ message! {
 
 /// Takes the next request out of `input`.
 pub(super) fn next_request(input: &mut BytesMut, max_frame: usize) -> Result<Parsed, FrameError> {
-    let Some((magic, rest)) = input.split_first_chunk::<4>() else {
-        return Ok(Parsed::NeedMore(HEADER_V1));
-    };
-    if magic != MAGIC {
-        return Err(FrameError::Magic(*magic));
-    }
     // Both headers hold what tells the length within their first 20 and 16 bytes.
-    let Some(([version, second, third], _)) = words::<3>(rest) else {
-        return Ok(Parsed::NeedMore(HEADER_V1));
+    let Some(start) = input.first_chunk::<HEADER_V1>() else {
+        return match input.first_chunk::<4>() {
+            Some(magic) if magic != MAGIC => Err(FrameError::Magic(*magic)),
+            _ => Ok(Parsed::NeedMore(HEADER_V1)),
+        };
     };
+    if !start.starts_with(MAGIC) {
+        return Err(FrameError::Magic([start[0], start[1], start[2], start[3]]));
+    }
+    let (version, second, third) = (word(start, 4), word(start, 8), word(start, 12));
     match version {
         0 => {
             if second != HEADER_V0 as u32 {
                 return Err(FrameError::HeaderLength(second));
             }
-            let Some((header, _)) = input.split_first_chunk::<HEADER_V0>() else {
+            let Some(header) = input.first_chunk::<HEADER_V0>() else {
                 return Ok(Parsed::NeedMore(HEADER_V0));
             };
-            let header = *header;
-            let body_length = u32::from_be_bytes([header[16], header[17], header[18], header[19]]);
-            let total = HEADER_V0 as u64 + u64::from(body_length);
+            let total = HEADER_V0 as u64 + u64::from(word(header, 16));
             let total = checked_length(total, HEADER_V0, max_frame)?;
             if input.len() < total {
                 return Ok(Parsed::NeedMore(total));
             }
             let frame = input.split_to(total).freeze();
-            finish_v0(&header, frame)
+            finish_v0(frame)
         }
         1 => {
             let (meta_length, body_length) = (second, third);
@@ -89,16 +89,16 @@ pub(super) fn next_request(input: &mut BytesMut, max_frame: usize) -> Result<Par
     }
 }
 
-fn finish_v0(header: &[u8; HEADER_V0], frame: Bytes) -> Result<Parsed, FrameError> {
-    let [app_id, partition_index, timeout, thread_hash, high, low] =
-        [24, 28, 32, 36, 40, 44].map(|at: usize| {
-            u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-        });
+#[inline]
+fn finish_v0(frame: Bytes) -> Result<Parsed, FrameError> {
+    let Some(header) = frame.first_chunk::<HEADER_V0>() else {
+        return Err(FrameError::HeaderLength(frame.len() as u32));
+    };
     let head = RequestHead {
-        gpid: Gpid::new(app_id as i32, partition_index as i32),
-        timeout_ms: (timeout as i32).max(0) as u32,
-        thread_hash: thread_hash as i32,
-        partition_hash: u64::from(high) << 32 | u64::from(low),
+        gpid: Gpid::new(word(header, 24) as i32, word(header, 28) as i32),
+        timeout_ms: (word(header, 32) as i32).max(0) as u32,
+        thread_hash: word(header, 36) as i32,
+        partition_hash: u64::from(word(header, 40)) << 32 | u64::from(word(header, 44)),
         ..RequestHead::new(Protocol::Thft, RpcName::new(b""), 0)
     };
     finish_request(head, frame, HEADER_V0)
@@ -122,6 +122,7 @@ fn finish_v1(frame: Bytes, meta_end: usize) -> Result<Parsed, FrameError> {
 }
 
 /// Reads the thrift message header at `start`; what follows it is the body.
+#[inline]
 fn finish_request(
     mut head: RequestHead,
     mut frame: Bytes,
@@ -143,6 +144,7 @@ fn finish_request(
 }
 
 /// Name, type and sequence id of a message; the strict form has a version and the type first.
+#[inline]
 fn message_begin(r: &mut Reader<'_>) -> Result<(RpcName, u8, u64), FrameError> {
     let first = *r.rest().first_chunk::<4>().unwrap_or(&[0; 4]);
     let version = u32::from_be_bytes(first);
@@ -243,13 +245,8 @@ fn write_message_begin(out: &mut BytesMut, message_type: u8, name: &[u8], suffix
     out.extend_from_slice(&(id as u32).to_be_bytes());
 }
 
-/// The first `N` big-endian 32-bit words, and the rest.
-fn words<const N: usize>(bytes: &[u8]) -> Option<([u32; N], &[u8])> {
-    let (chunks, _) = bytes.as_chunks::<4>();
-    let head = chunks.get(..N)?;
-    let mut words = [0; N];
-    for (word, chunk) in words.iter_mut().zip(head) {
-        *word = u32::from_be_bytes(*chunk);
-    }
-    Some((words, &bytes[4 * N..]))
+/// The big-endian 32-bit word at an offset.
+#[inline]
+fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }

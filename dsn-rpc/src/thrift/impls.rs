@@ -1,7 +1,8 @@
 //! The plain types: integers, doubles, texts, blobs, and the eager containers.
 //!
-//! `Vec`, `SetOf` and `BTreeMap` are built at once and charge the reader's allowance for what they need beyond
-//! the bytes of their elements; they suit small fields. Long lists of structures are [`List`](super::List)s.
+//! `Vec`, `SetOf` and `BTreeMap` are built at once and charge the reader's allowance for what they
+//! need beyond the bytes of their elements; they suit small fields. Long lists of structures are
+//! [`List`](super::List)s.
 
 use std::collections::BTreeMap;
 
@@ -114,6 +115,11 @@ impl Decode for Bytes {
     fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
         r.blob()
     }
+
+    #[inline]
+    fn read_into(&mut self, r: &mut Reader<'_>) -> Result<(), WireError> {
+        r.blob_into(self)
+    }
 }
 
 /// Memory of `count` elements beyond the bytes that they take at least on the wire.
@@ -150,8 +156,8 @@ impl<T: Decode> Decode for Vec<T> {
     }
 }
 
-/// Memory that the standard library's B-tree takes for a tree of entries of `entry` bytes: nodes of eleven
-/// entries, at least five of them filled, and the pointers of inner nodes.
+/// Memory that the standard library's B-tree takes for a tree of entries of `entry` bytes: nodes of
+/// eleven entries, at least five of them filled, and the pointers of inner nodes.
 const fn tree_bytes(entry: usize, count: usize) -> usize {
     if count == 0 {
         return 0;
@@ -160,7 +166,8 @@ const fn tree_bytes(entry: usize, count: usize) -> usize {
     node.saturating_add((node / 5).saturating_mul(count))
 }
 
-/// A thrift set, kept in the order in which it was written; whoever makes one sees to it that nothing is in it twice.
+/// A thrift set, kept in the order in which it was written; whoever makes one sees to it that
+/// nothing is in it twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetOf<T>(pub Vec<T>);
 

@@ -1,9 +1,10 @@
 //! Thrift's JSON protocol, for the few files on disk that use it (`.app-info`).
 //!
-//! Both forms of thrift describe themselves, so this is a converter between binary and JSON and needs no help from the
-//! message types. A structure is `{"<id>":{"<type>":<value>}, ...}`, a list `["<type>",<count>,<elements>...]`, a
-//! map `["<key type>","<value type>",<count>,{<key>:<value>,...}]`, a bool 0 or 1. Not covered: doubles, and
-//! the types with raw content (addresses, gpid, codes, blobs), whose JSON form differs from their binary form.
+//! Both forms of thrift describe themselves, so this is a converter between binary and JSON and
+//! needs no help from the message types. A structure is `{"<id>":{"<type>":<value>}, ...}`, a list
+//! `["<type>",<count>,<elements>...]`, a map `["<key type>","<value
+//! type>",<count>,{<key>:<value>,...}]`, a bool 0 or 1. Not covered: doubles, and the types with
+//! raw content (addresses, gpid, codes, blobs), whose JSON form differs from their binary form.
 
 use std::fmt;
 
@@ -85,7 +86,8 @@ fn type_byte(name: &str) -> Option<u8> {
     (0..=ttype::LIST).find(|&t| type_name(t) == Some(name))
 }
 
-// --- binary to JSON ------------------------------------------------------------------------------------------------
+// --- binary to JSON
+// ------------------------------------------------------------------------------------------------
 
 fn push_type(t: u8, out: &mut String) -> Result<(), JsonError> {
     out.push('"');
@@ -194,7 +196,8 @@ fn write_key(r: &mut Reader<'_>, t: u8, out: &mut String) -> Result<(), JsonErro
     }
 }
 
-// --- JSON to binary ------------------------------------------------------------------------------------------------
+// --- JSON to binary
+// ------------------------------------------------------------------------------------------------
 
 /// The growing binary form; refuses to grow beyond its limit.
 struct Sink {

@@ -1,9 +1,10 @@
 //! A list that stays encoded until it is walked.
 //!
-//! A structure in memory is several times larger than on the wire, so a frame of a million one-byte structures
-//! would turn into a hundred megabytes. A received [`List`] therefore keeps the slice of the frame that holds its
-//! elements: they are checked once when the list is read, and built one at a time when it is walked. Lists
-//! that we make ourselves are ordinary vectors behind the same type.
+//! A structure in memory is several times larger than on the wire, so a frame of a million one-byte
+//! structures would turn into a hundred megabytes. A received [`List`] therefore keeps the slice of
+//! the frame that holds its elements: they are checked once when the list is read, and built one at
+//! a time when it is walked. Lists that we make ourselves are ordinary vectors behind the same
+//! type.
 
 use std::fmt;
 
@@ -76,8 +77,8 @@ impl<T: Decode + Clone> List<T> {
         self.iter().next()
     }
 
-    /// All elements built at once; memory is `len()` times the size of `T`, which a sender can make some
-    /// seventy times what it sent.
+    /// All elements built at once; memory is `len()` times the size of `T`, which a sender can make
+    /// some seventy times what it sent.
     #[must_use]
     pub fn to_vec(&self) -> Vec<T> {
         self.iter().collect()

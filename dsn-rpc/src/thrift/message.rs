@@ -1,9 +1,10 @@
-//! The two macros that declare what travels: `message!` for structures, `wire_enum!` for enumerations.
+//! The two macros that declare what travels: `message!` for structures, `wire_enum!` for
+//! enumerations.
 
 /// Declares messages with their field ids.
 ///
-/// Plain fields are always written and default when absent; `Option` fields are written when set. A default other
-/// than the type's own follows an equals sign. Unknown fields are skipped.
+/// Plain fields are always written and default when absent; `Option` fields are written when set. A
+/// default other than the type's own follows an equals sign. Unknown fields are skipped.
 ///
 /// ```
 /// dsn_rpc::message! {
@@ -62,8 +63,7 @@ macro_rules! message {
                 match id {
                     $(
                         $id if ttype == <$ty as $crate::thrift::Field>::TTYPE => {
-                            self.$field = $crate::thrift::Field::read_field(r)?;
-                            Ok(())
+                            $crate::thrift::Field::read_field(&mut self.$field, r)
                         }
                     )*
                     _ => r.skip(ttype),
@@ -83,22 +83,32 @@ macro_rules! message {
         impl $crate::thrift::Decode for $name {
             const MIN_SIZE: usize = 1;
 
+            #[inline]
             fn read(
                 r: &mut $crate::thrift::Reader<'_>,
             ) -> ::core::result::Result<Self, $crate::thrift::WireError> {
-                r.enter()?;
                 let mut message = Self::default();
+                message.read_into(r)?;
+                Ok(message)
+            }
+
+            fn read_into(
+                &mut self,
+                r: &mut $crate::thrift::Reader<'_>,
+            ) -> ::core::result::Result<(), $crate::thrift::WireError> {
+                r.enter()?;
                 while let Some((ttype, id)) = r.field()? {
-                    message.read_one(ttype, id, r)?;
+                    self.read_one(ttype, id, r)?;
                 }
                 r.leave();
-                Ok(message)
+                Ok(())
             }
         }
     )*};
 }
 
-/// Declares enumerations that travel as `i32`. A number without a name is kept as `Other`, never an error.
+/// Declares enumerations that travel as `i32`. A number without a name is kept as `Other`, never an
+/// error.
 ///
 /// ```
 /// dsn_rpc::wire_enum! {

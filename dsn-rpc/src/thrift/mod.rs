@@ -1,20 +1,24 @@
 //! Thrift binary encoding, as far as Pegasus uses it.
 //!
-//! Stock generators cannot express this protocol: `blob`, `gpid`, addresses, error codes and task codes announce
-//! themselves as structs and then write raw content without inner fields. So the codec is our own: a [`Reader`]
-//! over one received frame, a [`Writer`] that appends to a buffer, two traits ([`Encode`], [`Decode`]) and a macro
-//! ([`message!`](crate::message)) that declares a message in one place with its field ids in view.
+//! Stock generators cannot express this protocol: `blob`, `gpid`, addresses, error codes and task
+//! codes announce themselves as structs and then write raw content without inner fields. So the
+//! codec is our own: a [`Reader`] over one received frame, a [`Writer`] that appends to a buffer,
+//! two traits ([`Encode`], [`Decode`]) and a macro ([`message!`](crate::message)) that declares a
+//! message in one place with its field ids in view.
 //!
 //! What holds for every decoder, whatever bytes arrive:
 //! * no panic, and no read outside the frame;
-//! * a length or count is compared with what is left of the frame before anything is reserved for it;
-//! * blobs and texts are slices of the frame, lists of structures stay encoded ([`List`]); what else must be
-//!   allocated is at most the bytes that arrived plus [`ALLOWANCE`] (strings cost what they brought, the
-//!   memory that vectors and maps need beyond their own bytes is charged against the allowance);
+//! * a length or count is compared with what is left of the frame before anything is reserved for
+//!   it;
+//! * blobs and texts are slices of the frame, lists of structures stay encoded ([`List`]); what
+//!   else must be allocated is at most the bytes that arrived plus [`ALLOWANCE`] (strings cost what
+//!   they brought, the memory that vectors and maps need beyond their own bytes is charged against
+//!   the allowance);
 //! * structures and containers nest at most [`MAX_DEPTH`] deep.
 //!
-//! Presence rules: a writer writes every plain field, also the empty ones; an `Option` is written when it is set; a
-//! reader gives a missing field its default and skips what it does not know by the type that is announced.
+//! Presence rules: a writer writes every plain field, also the empty ones; an `Option` is written
+//! when it is set; a reader gives a missing field its default and skips what it does not know by
+//! the type that is announced.
 
 mod impls;
 pub mod json;
@@ -34,7 +38,8 @@ pub use self::reader::Reader;
 pub use self::text::Text;
 pub use self::writer::Writer;
 
-/// Raw bytes; on the wire a length and the bytes, announced as a structure. Decoded blobs share the frame's memory.
+/// Raw bytes; on the wire a length and the bytes, announced as a structure. Decoded blobs share the
+/// frame's memory.
 pub type Blob = Bytes;
 
 /// Deepest nesting of structures, lists, sets and maps that a reader follows.
@@ -139,8 +144,8 @@ pub enum WireError {
 pub trait Encode {
     /// The type byte that announces the value.
     const TTYPE: u8;
-    /// True for host-port pairs and containers of them: optional fields of such types are left out on
-    /// connections whose reader cannot skip them, see [`Writer::without_host_ports`].
+    /// True for host-port pairs and containers of them: optional fields of such types are left out
+    /// on connections whose reader cannot skip them, see [`Writer::without_host_ports`].
     const HOST_PORT: bool = false;
 
     /// Appends the value, without field header.
@@ -164,6 +169,17 @@ pub trait Decode: Encode + Default {
     /// # Errors
     /// Any [`WireError`]; the reader must not be used afterwards.
     fn read(r: &mut Reader<'_>) -> Result<Self, WireError>;
+
+    /// Reads one value into a place that holds the default. The same as [`read`](Self::read), but
+    /// large messages are then built where they stay instead of being moved there.
+    ///
+    /// # Errors
+    /// Any [`WireError`]; what the place holds then means nothing.
+    #[inline]
+    fn read_into(&mut self, r: &mut Reader<'_>) -> Result<(), WireError> {
+        *self = Self::read(r)?;
+        Ok(())
+    }
 }
 
 /// What a message field may be: a plain value, always written, or an `Option`, written when set.
@@ -175,7 +191,7 @@ pub trait Field: Sized {
     ///
     /// # Errors
     /// Those of the value.
-    fn read_field(r: &mut Reader<'_>) -> Result<Self, WireError>;
+    fn read_field(&mut self, r: &mut Reader<'_>) -> Result<(), WireError>;
 
     /// Writes header and value, or nothing.
     fn write_field(&self, id: i16, w: &mut Writer<'_>);
@@ -185,8 +201,8 @@ impl<T: Decode> Field for T {
     const TTYPE: u8 = T::TTYPE;
 
     #[inline]
-    fn read_field(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        T::read(r)
+    fn read_field(&mut self, r: &mut Reader<'_>) -> Result<(), WireError> {
+        self.read_into(r)
     }
 
     #[inline]
@@ -199,8 +215,8 @@ impl<T: Decode> Field for Option<T> {
     const TTYPE: u8 = T::TTYPE;
 
     #[inline]
-    fn read_field(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        T::read(r).map(Some)
+    fn read_field(&mut self, r: &mut Reader<'_>) -> Result<(), WireError> {
+        self.insert(T::default()).read_into(r)
     }
 
     #[inline]
@@ -213,15 +229,18 @@ impl<T: Decode> Field for Option<T> {
     }
 }
 
-/// Appends `value` as the only field, numbered `id`, of an outer structure: the form of every argument and result.
+/// Appends `value` as the only field, numbered `id`, of an outer structure: the form of every
+/// argument and result.
 pub fn encode_wrapped<T: Encode>(value: &T, id: i16, out: &mut BytesMut) {
     Writer::new(out).wrapped(id, value);
 }
 
-/// Reads a wrapped value that fills `body`; the outer id and type are ignored, for writers disagree on them.
+/// Reads a wrapped value that fills `body`; the outer id and type are ignored, for writers disagree
+/// on them.
 ///
 /// # Errors
 /// Any [`WireError`], also [`WireError::Trailing`] when bytes follow the value.
+#[inline]
 pub fn decode_wrapped<T: Decode>(body: &Bytes) -> Result<T, WireError> {
     let mut r = Reader::new(body);
     let value = r.wrapped()?;

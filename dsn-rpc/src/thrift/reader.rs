@@ -1,8 +1,9 @@
 //! Reading thrift binary from one received frame.
 //!
-//! The reader borrows the frame and hands out slices that share its memory. All bounds live here: lengths and
-//! counts against the bytes that are left, nesting against [`MAX_DEPTH`], memory against [`ALLOWANCE`]. The types
-//! on top only compose these steps, so none of them can allocate or recurse without passing a bound.
+//! The reader borrows the frame and hands out slices that share its memory. All bounds live here:
+//! lengths and counts against the bytes that are left, nesting against [`MAX_DEPTH`], memory
+//! against [`ALLOWANCE`]. The types on top only compose these steps, so none of them can allocate
+//! or recurse without passing a bound.
 
 use bytes::Bytes;
 
@@ -152,6 +153,19 @@ impl<'a> Reader<'a> {
         Ok(self.share(bytes))
     }
 
+    /// Like [`blob`](Self::blob), into a place.
+    ///
+    /// # Errors
+    /// Those of [`blob`](Self::blob).
+    #[inline]
+    pub fn blob_into(&mut self, place: &mut Bytes) -> Result<(), WireError> {
+        let bytes = self.bytes()?;
+        if !(self.checking || bytes.is_empty() && place.is_empty()) {
+            *place = self.share(bytes);
+        }
+        Ok(())
+    }
+
     /// A length and that many bytes of UTF-8, borrowed from the frame.
     ///
     /// # Errors
@@ -181,11 +195,13 @@ impl<'a> Reader<'a> {
         Ok(if self.checking { String::new() } else { text.to_owned() })
     }
 
-    /// The header of a list or set whose elements are announced as `element` and take `min_size` bytes or more.
-    /// Returns the count, which fits into what is left of the frame. An empty list may announce any type.
+    /// The header of a list or set whose elements are announced as `element` and take `min_size`
+    /// bytes or more. Returns the count, which fits into what is left of the frame. An empty list
+    /// may announce any type.
     ///
     /// # Errors
-    /// [`WireError::ElementType`], [`WireError::Count`], [`WireError::NegativeLength`], [`WireError::Truncated`].
+    /// [`WireError::ElementType`], [`WireError::Count`], [`WireError::NegativeLength`],
+    /// [`WireError::Truncated`].
     pub fn list_head(&mut self, element: u8, min_size: usize) -> Result<usize, WireError> {
         let [found] = self.array()?;
         let count = self.count(min_size)?;
@@ -214,8 +230,9 @@ impl<'a> Reader<'a> {
     /// A value wrapped into an outer structure of one field, whose id and type are ignored.
     ///
     /// # Errors
-    /// [`WireError::MissingValue`] when the outer structure is empty, [`WireError::Trailing`] when it has a second
-    /// field, and those of the value.
+    /// [`WireError::MissingValue`] when the outer structure is empty, [`WireError::Trailing`] when
+    /// it has a second field, and those of the value.
+    #[inline]
     pub fn wrapped<T: Decode>(&mut self) -> Result<T, WireError> {
         if self.field()?.is_none() {
             return Err(WireError::MissingValue);
@@ -227,7 +244,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Goes one level down; every structure and container does, and calls [`leave`](Self::leave) at its end.
+    /// Goes one level down; every structure and container does, and calls [`leave`](Self::leave) at
+    /// its end.
     ///
     /// # Errors
     /// [`WireError::Depth`].
@@ -310,8 +328,9 @@ impl<'a> Reader<'a> {
         self.checking
     }
 
-    /// Walks `count` elements without keeping any and returns their bytes. A reader with a fresh allowance and
-    /// full depth will then read each of them without error, for the very same code has done so here.
+    /// Walks `count` elements without keeping any and returns their bytes. A reader with a fresh
+    /// allowance and full depth will then read each of them without error, for the very same code
+    /// has done so here.
     pub(super) fn check_list<T: Decode>(&mut self) -> Result<ListHead, WireError> {
         let count = self.list_head(T::TTYPE, T::MIN_SIZE)?;
         self.enter()?;

@@ -245,7 +245,11 @@ fn optional_host_ports_can_be_left_out() {
     use crate::host_port::HostPort;
     crate::message! {
         /// Both forms of a server.
-        pub struct Node { 1: number: i32, 2: hp_node: Option<HostPort>, 3: hp_more: Option<Vec<HostPort>> }
+        pub struct Node {
+            1: number: i32,
+            2: hp_node: Option<HostPort>,
+            3: hp_more: Option<Vec<HostPort>>,
+        }
     }
     let host = HostPort::new("a", 1);
     let node = Node { number: 1, hp_node: Some(host.clone()), hp_more: Some(vec![host]) };

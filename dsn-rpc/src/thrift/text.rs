@@ -1,7 +1,8 @@
 //! A UTF-8 text that shares memory with the frame it came in.
 //!
-//! For texts on hot paths: a clone is a reference count, a static text costs nothing. A text that outlives its
-//! request should be copied with `as_str().to_owned()`, for it keeps the whole frame alive.
+//! For texts on hot paths: a clone is a reference count, a static text costs nothing. A text that
+//! outlives its request should be copied with `as_str().to_owned()`, for it keeps the whole frame
+//! alive.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! Writing thrift binary to the end of a buffer.
 //!
-//! Nothing here can fail: lengths above `i32::MAX` cannot come from values that fit into a frame, and would be
-//! refused by the frame writer's own limit anyway.
+//! Nothing here can fail: lengths above `i32::MAX` cannot come from values that fit into a frame,
+//! and would be refused by the frame writer's own limit anyway.
 
 use bytes::BytesMut;
 
@@ -21,8 +21,8 @@ impl<'a> Writer<'a> {
         Self { out, host_ports: true }
     }
 
-    /// A writer that leaves optional `host_port` fields out. Older clients on `THFT` connections misread the
-    /// rest of a message that holds one, and no client there needs them.
+    /// A writer that leaves optional `host_port` fields out. Older clients on `THFT` connections
+    /// misread the rest of a message that holds one, and no client there needs them.
     #[inline]
     pub fn without_host_ports(out: &'a mut BytesMut) -> Self {
         Self { out, host_ports: false }
@@ -91,7 +91,8 @@ impl<'a> Writer<'a> {
         self.put(&[key, value, a, b, c, d]);
     }
 
-    /// Begins a list field whose count is not known yet; give the mark to [`end_list`](Self::end_list).
+    /// Begins a list field whose count is not known yet; give the mark to
+    /// [`end_list`](Self::end_list).
     pub fn begin_list(&mut self, id: i16, element: u8) -> ListMark {
         self.field(ttype::LIST, id);
         let mark = ListMark { at: self.out.len() + 1 };

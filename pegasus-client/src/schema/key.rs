@@ -1,13 +1,15 @@
 //! Layout of keys: `u16be(length of hash key) ++ hash key ++ sort key`.
 //!
-//! Keys are ordered by bytes, so records of one hash key lie together, ordered by sort key; hash keys are ordered by
-//! length first. The empty key is none of these: it is what an empty write stores nothing under.
+//! Keys are ordered by bytes, so records of one hash key lie together, ordered by sort key; hash
+//! keys are ordered by length first. The empty key is none of these: it is what an empty write
+//! stores nothing under.
 
 use std::fmt;
 
 use bytes::Bytes;
 
-/// Longest hash key in bytes. The next length is refused by clients and cannot be incremented safely.
+/// Longest hash key in bytes. The next length is refused by clients and cannot be incremented
+/// safely.
 pub const MAX_HASH_KEY_LEN: usize = 65534;
 
 /// Bytes before the hash key.

@@ -1,7 +1,8 @@
-//! What both ends of the client protocol agree on: names and types of the data RPCs, key and value layout, hashing.
+//! What both ends of the client protocol agree on: names and types of the data RPCs, key and value
+//! layout, hashing.
 //!
-//! Pure functions and plain types; the server's storage app and the client library both build on them. The
-//! layouts are those of Apache Pegasus, byte for byte.
+//! Pure functions and plain types; the server's storage app and the client library both build on
+//! them. The layouts are those of Apache Pegasus, byte for byte.
 
 pub mod codes;
 pub mod key;

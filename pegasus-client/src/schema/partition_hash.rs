@@ -1,8 +1,9 @@
 //! Which partition a record belongs to: CRC-64 of its hash key.
 //!
-//! The function is CRC-64/NVME: reflected polynomial `0x9A6C9329AC4BC9B5`, register preset to ones, result inverted;
-//! `"123456789"` gives `0xAE8B14860A799888`, nothing gives 0. Eight bytes are folded per step with eight tables
-//! ("slicing by eight"); keys are short, so the rest bytes matter as much as the steps.
+//! The function is CRC-64/NVME: reflected polynomial `0x9A6C9329AC4BC9B5`, register preset to ones,
+//! result inverted; `"123456789"` gives `0xAE8B14860A799888`, nothing gives 0. Eight bytes are
+//! folded per step with eight tables ("slicing by eight"); keys are short, so the rest bytes matter
+//! as much as the steps.
 
 use super::key;
 
@@ -84,8 +85,8 @@ pub const fn partition_index(hash: u64, partition_count: i32) -> i32 {
     (hash % partition_count as u64) as i32
 }
 
-/// Whether a partition holds `hash`, in a table whose count is a power of two and `partition_version` is the
-/// count less one.
+/// Whether a partition holds `hash`, in a table whose count is a power of two and
+/// `partition_version` is the count less one.
 #[inline]
 #[must_use]
 pub const fn is_owner(hash: u64, partition_version: i32, partition_index: i32) -> bool {
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     fn every_length_agrees_with_the_plain_definition() {
-        let bytes: Vec<u8> = (0..200u32).map(|i| (i * 7919 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..200u32).map(|i| ((i * 7919) >> 3) as u8).collect();
         for end in 0..bytes.len() {
             for start in 0..end.min(9) {
                 assert_eq!(crc64(&bytes[start..end]), bit_by_bit(&bytes[start..end]));

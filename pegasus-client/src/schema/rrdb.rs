@@ -1,8 +1,8 @@
 //! Requests and responses of the data RPCs.
 //!
-//! Besides these, `remove`, `get` and `ttl` take a full key, `sortkey_count` a hash key (both a bare [`Blob`]) and
-//! `clear_scanner` an `i64`. Response field `error` is a RocksDB status number, see [`status`]. The field numbered
-//! 5 of read responses is unused.
+//! Besides these, `remove`, `get` and `ttl` take a full key, `sortkey_count` a hash key (both a
+//! bare [`Blob`]) and `clear_scanner` an `i64`. Response field `error` is a RocksDB status number,
+//! see [`status`]. The field numbered 5 of read responses is unused.
 
 use dsn_rpc::task_code::TaskCode;
 use dsn_rpc::thrift::{Blob, Encode, List, Text, Writer, ttype};
@@ -357,7 +357,8 @@ message! {
     }
 }
 
-/// A [`ReadResponse`] that is written straight from borrowed memory, such as a pinned block of the engine.
+/// A [`ReadResponse`] that is written straight from borrowed memory, such as a pinned block of the
+/// engine.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadResponseRef<'a> {
     /// RocksDB status.

@@ -5,8 +5,8 @@
 //! | 0 | `u32be expire_ts` |
 //! | 1 | `u32be expire_ts`, `u64be timetag` |
 //!
-//! A database has one version for all of its values; new ones are made with version 1. `expire_ts` is in Pegasus
-//! time, 0 = never. The time tag orders writes of different clusters.
+//! A database has one version for all of its values; new ones are made with version 1. `expire_ts`
+//! is in Pegasus time, 0 = never. The time tag orders writes of different clusters.
 
 use bytes::Bytes;
 
@@ -161,7 +161,8 @@ impl ValueHeader {
     }
 }
 
-/// When and where a value was written: microseconds (56 bits), cluster id (7 bits), deleted (1 bit).
+/// When and where a value was written: microseconds (56 bits), cluster id (7 bits), deleted (1
+/// bit).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timetag(pub u64);
 
