@@ -1,9 +1,15 @@
 //! Replication: PacificA groups of any deterministic state machine, and the meta server that places
 //! them.
+//!
+//! Reading order: [`ids`] (ballots and decrees), [`mutation`] (what a decree does), [`state_machine`] (what a user of
+//! the crate implements).
 
 #![forbid(unsafe_code)]
 
 pub mod failure_detector;
+pub mod ids;
 pub mod meta;
+pub mod mutation;
 pub mod options;
+pub mod state_machine;
 pub mod wire;
