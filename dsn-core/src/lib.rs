@@ -9,6 +9,7 @@ pub mod disk;
 pub mod driver;
 pub mod exec;
 pub mod hash;
+pub mod metrics;
 pub mod node;
 pub mod rng;
 pub mod stage;

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::{ConfigSchema, Size};
+use crate::code::Priority;
+use crate::metrics::MetricsOptions;
 
 crate::choice! {
     /// What runs the service: the real world or a simulated one.
@@ -63,13 +65,9 @@ crate::choice! {
 }
 
 crate::choice! {
-    /// Which of the events that wait in a stage run first.
-    pub enum Priority {
-        /// Served least, but never starved.
+    impl for Priority {
         Low = "low" | "TASK_PRIORITY_LOW",
-        /// The ordinary case.
         Common = "common" | "TASK_PRIORITY_COMMON",
-        /// Served most, and exempt from admission control.
         High = "high" | "TASK_PRIORITY_HIGH",
     }
 }
@@ -157,7 +155,7 @@ crate::options! {
         /// Threads of the stage's executor; 0 means as the layout decides.
         worker_count: u32 = 0, in 0..=1_024;
         /// How many events of high, common and low priority run in a round.
-        priority_weights: Vec<u32> = [16, 4, 1], in 1..=1_000;
+        priority_weights: [u32; 3] = [16, 4, 1], in 1..=1_000;
         /// When events have waited longer than this throughout 100 ms, new ones of low and common
         /// priority from clients are refused as busy. 0 turns this off.
         admit_delay: Duration = Duration::from_millis(5), [mutable];
@@ -258,4 +256,5 @@ pub fn core_schema() -> ConfigSchema {
         .section::<FaultOptions>()
         .section::<NetworkOptions>()
         .section::<SimulatorOptions>()
+        .section::<MetricsOptions>()
 }

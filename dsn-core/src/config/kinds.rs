@@ -349,6 +349,31 @@ impl<T: OptionValue> OptionValue for Vec<T> {
     }
 }
 
+/// A list of a fixed length.
+impl<T: OptionValue, const N: usize> OptionValue for [T; N] {
+    type Bound = T::Bound;
+
+    fn describe() -> String {
+        format!("a list of {N}, each element {}", T::describe())
+    }
+
+    fn parse(value: &Value) -> Option<Self> {
+        Vec::<T>::parse(value)?.try_into().ok()
+    }
+
+    fn render(&self) -> String {
+        self.to_vec().render()
+    }
+
+    fn within(&self, range: &impl RangeBounds<Self::Bound>) -> bool {
+        self.iter().all(|item| item.within(range))
+    }
+
+    fn render_bound(bound: &Self::Bound) -> String {
+        T::render_bound(bound)
+    }
+}
+
 /// Lets a default be written as a literal: `String = "text"`, `Vec<u32> = [1, 2]`.
 pub trait IntoDefault<T> {
     /// The default as a value of the option's type.
@@ -402,6 +427,12 @@ macro_rules! choice {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         $vis enum $Name { $( $(#[$variant_meta])* $Variant ),+ }
 
+        $crate::choice! { impl for $Name { $( $Variant = $text $(| $alias)* ),+ } }
+    };
+    // For an enum of this crate that exists already.
+    (
+        impl for $Name:ident { $( $Variant:ident = $text:literal $(| $alias:literal)* ),+ $(,)? }
+    ) => {
         impl $Name {
             /// Every value, in the order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$Variant),+];
@@ -505,6 +536,8 @@ mod tests {
         assert_eq!(Vec::<u16>::parse(&loose("7")), Some(vec![7]));
         assert_eq!(Vec::<u16>::parse(&Value::List(vec![text("x")])), None);
         assert_eq!(Vec::<String>::parse(&text("")), Some(vec![]));
+        assert_eq!(<[u16; 2]>::parse(&loose("1,2")), Some([1, 2]));
+        assert_eq!(<[u16; 3]>::parse(&loose("1,2")), None);
         assert!(vec![1u16, 5].within(&(1..=5)) && !vec![1u16, 6].within(&(1..=5)));
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::code::Priority;
 
 crate::options! {
     /// A store.
