@@ -11,8 +11,8 @@
 use crate::app::{AppError, AppFactory, NativeNode};
 use crate::code::{self, Code};
 use crate::config::{
-    AppOptions, Config, ConfigSchema, CoreOptions, Layout, Loader, Priority, RuntimeOptions,
-    StageOptions, TaskOptions, Variables,
+    AppOptions, Config, ConfigSchema, CoreOptions, Layout, Loader, RuntimeOptions, StageOptions,
+    TaskOptions, Variables,
 };
 use crate::disk::Disk;
 use crate::driver::native::{NativeClock, OsDisk};
@@ -284,11 +284,8 @@ pub fn node_parts(
     let config = &instance.config;
     let text = |error: crate::config::ConfigError| error.to_string();
     let runtime: RuntimeOptions = config.section().map_err(text)?;
-    let weights = config
-        .named::<StageOptions>(crate::config::DEFAULT_NAME)
-        .map(|stage| stage.priority_weights)
-        .unwrap_or_default();
-    let weight = |index: usize, default: u32| weights.get(index).copied().unwrap_or(default);
+    let stages: StageOptions = config.named(crate::config::DEFAULT_NAME).map_err(text)?;
+    let [high, common, low] = stages.priority_weights;
     let port = instance.ports.first().map(|port| format!("@{port}")).unwrap_or_default();
     Ok(NodeParts {
         name: format!("{}{}{port}", instance.name, instance.index),
@@ -299,8 +296,7 @@ pub fn node_parts(
             turn_tasks: runtime.turn_tasks as usize,
             turn_time: runtime.turn_time,
             slow_task: runtime.slow_task.get(),
-            // Configured as HIGH, COMMON, LOW; kept as LOW, COMMON, HIGH.
-            weights: [weight(2, 1), weight(1, 4), weight(0, 16)],
+            weights: [low, common, high],
         },
         codes: code_overrides(config)?,
         disk,
@@ -320,11 +316,7 @@ fn code_overrides(config: &Config) -> Result<Vec<(String, CodeOverride)>, String
         overrides.push((
             name,
             CodeOverride {
-                priority: options.priority.map(|priority| match priority {
-                    Priority::Low => code::Priority::Low,
-                    Priority::Common => code::Priority::Common,
-                    Priority::High => code::Priority::High,
-                }),
+                priority: options.priority,
                 stage: options.pool_code.clone(),
                 timeout: options
                     .rpc_timeout_milliseconds
