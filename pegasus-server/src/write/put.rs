@@ -1,7 +1,7 @@
 //! put: sets one record. Always succeeds; an empty value is a value.
 
 use bytes::Bytes;
-use dsn_rpc::thrift::{Field, Reader, WireError, ttype};
+use dsn_rpc::thrift::{Reader, WireError, ttype};
 use pegasus_client::schema::key;
 use pegasus_client::schema::rrdb::{UpdateResponse, UpdateType, status};
 
@@ -62,7 +62,9 @@ fn decode(body: &Bytes) -> Result<Update<'_>, WireError> {
             (1, ttype::STRUCT) => update.key = r.bytes()?,
             (2, ttype::STRUCT) => update.value = r.bytes()?,
             (3, ttype::I32) => update.expire_ts = r.i32()?,
-            (4, ttype::I32) => update.kind = Field::read_field(&mut r)?,
+            (4, ttype::I32) => update.kind = UpdateType::from(r.i32()?),
+            // Announced as a structure, but a byte string like the first two.
+            (7, ttype::STRUCT) => drop(r.bytes()?),
             _ => r.skip(ttype)?,
         }
     }
