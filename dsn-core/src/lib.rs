@@ -4,6 +4,7 @@
 pub mod app;
 pub mod boot;
 pub mod code;
+pub mod command;
 pub mod config;
 pub mod disk;
 pub mod driver;

@@ -201,35 +201,6 @@ crate::options! {
 }
 
 crate::options! {
-    /// Connections and their limits.
-    pub section NetworkOptions at "network" {
-        /// Bytes asked of a socket in one read. A connection without traffic holds no buffer.
-        read_block: Size = Size::kib(64), in Size::kib(4)..=Size::mib(4);
-        /// Requests of one connection that may be unanswered; beyond, its socket is not read.
-        session_max_requests: u32 = 256, in 1..=1_000_000;
-        /// Bytes of unanswered requests of one connection, and of replies not yet taken by the peer;
-        /// beyond, its socket is not read.
-        session_max_bytes: Size = Size::mib(16), in Size::kib(64)..=Size::gib(4);
-        /// Bytes of unanswered requests of all connections; beyond, no socket of a client is read.
-        node_max_bytes: Size = Size::mib(512), in Size::mib(1)..=Size::gib(256);
-        /// The longest frame accepted. A longer one costs the sender its connection.
-        max_frame_bytes: Size = Size::mib(64), in Size::kib(64)..=Size::gib(2);
-        /// Connections accepted at a time; beyond, new ones are closed at once.
-        max_connections: u32 = 65_536, in 1..=1_048_576;
-        /// Connections accepted from one address; 0 means no limit.
-        conn_threshold_per_ip: u32 = 0, [mutable];
-        /// A connection on which nothing has arrived for this long is closed. 0 means never.
-        idle_timeout: Duration = Duration::ZERO;
-        /// A connection whose first bytes tell no protocol within this time is closed.
-        header_timeout: Duration = Duration::from_secs(30),
-            in Duration::from_millis(100)..=Duration::from_secs(3_600);
-        /// How long opening a connection to another server may take.
-        connect_timeout: Duration = Duration::from_secs(2),
-            in Duration::from_millis(10)..=Duration::from_secs(60);
-    }
-}
-
-crate::options! {
     /// The deterministic simulator, used when `[core] tool` is `simulator`.
     pub section SimulatorOptions at "simulator" {
         /// From this number everything random in the run follows.
@@ -254,7 +225,6 @@ pub fn core_schema() -> ConfigSchema {
         .section::<StageOptions>()
         .section::<TaskOptions>()
         .section::<FaultOptions>()
-        .section::<NetworkOptions>()
         .section::<SimulatorOptions>()
         .section::<MetricsOptions>()
 }

@@ -39,8 +39,9 @@ impl ConfigSchema {
         self.sections.iter().copied()
     }
 
-    pub(crate) fn knows(&self, section: &SectionSchema) -> bool {
-        self.sections.iter().any(|known| known.path == section.path)
+    /// Whether this very declaration was added.
+    pub(crate) fn knows(&self, section: &'static SectionSchema) -> bool {
+        self.sections.iter().any(|known| std::ptr::eq(*known, section))
     }
 
     /// The section a table is, an exact path being preferred to a pattern.
@@ -82,12 +83,15 @@ impl ConfigSchema {
             .filter(move |(_, option)| option.key == key)
     }
 
-    /// What is wrong with the schema itself: an option declared twice, a default that is out of its own
+    /// What is wrong with the schema itself: a section or an option declared twice, a default that is out of its own
     /// range, a missing explanation, a section that is a key of another. Empty when all is well; every
     /// program asserts that in a test.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        for section in self.sections() {
+        for (i, section) in self.sections().enumerate() {
+            if self.sections[..i].iter().any(|other| other.path == section.path) {
+                problems.push(format!("[{}] is declared twice", section.path));
+            }
             if section.doc.trim().is_empty() {
                 problems.push(format!("[{}] has no explanation", section.path));
             }
@@ -178,6 +182,10 @@ mod tests {
         /// In the way of a key.
         section InTheWay at "top.fine" { }
     }
+    crate::options! {
+        /// Another with the same name.
+        section Again at "top" { }
+    }
 
     #[test]
     fn sections_are_found_by_path() {
@@ -194,6 +202,8 @@ mod tests {
     #[test]
     fn a_schema_can_judge_itself() {
         assert_eq!(ConfigSchema::new().section::<Good>().problems(), Vec::<String>::new());
+        let twice = ConfigSchema::new().section::<Good>().section::<Again>().problems();
+        assert_eq!(twice, ["[top] is declared twice"]);
         let all = ConfigSchema::new().section::<Good>().section::<Below>().section::<InTheWay>();
         let problems = all.problems();
         assert_eq!(problems.len(), 2, "{problems:?}");
