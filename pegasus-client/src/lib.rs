@@ -2,4 +2,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
+mod client;
+pub mod codes;
+pub mod core;
+mod embedded;
+mod error;
+pub mod ops;
+mod options;
+mod pending;
+mod routes;
+mod scanner;
 pub mod schema;
+
+pub use admin::{Admin, TableSpec};
+pub use client::{PegasusClient, Table};
+pub use core::{ClientCore, MAX_PENDING};
+pub use error::{ClientError, Place, Reason};
+pub use ops::{Check, Checked, Found, MultiGet, Ttl};
+pub use options::ClientOptions;
+pub use pending::Pending;
+pub use scanner::{ScanOptions, Scanner};

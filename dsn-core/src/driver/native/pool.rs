@@ -53,7 +53,8 @@ impl Pools {
         let stage = node.stage(job.stage());
         // A loop stage has no pool of its own: its blocking work goes to the last, longest-running one.
         let pool = match stage.executor() {
-            Executor::Shared(pool) => *pool,
+            // A small program (the client library) may run all shared stages on fewer pools.
+            Executor::Shared(pool) => (*pool).min(self.senders.len() - 1),
             Executor::Loop(_) => self.senders.len() - 1,
         };
         stage.job_submitted();

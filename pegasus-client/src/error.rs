@@ -1,0 +1,161 @@
+//! What can go wrong with an operation, and for which table, key, partition and server.
+
+use dsn_rpc::error_code::ErrorCode;
+use dsn_rpc::gpid::Gpid;
+use dsn_rpc::thrift::WireError;
+use dsn_rpc::{CallError, NetworkError};
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::schema::key::{Escaped, KeyError};
+
+/// Where an operation was when it failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The table.
+    pub table: String,
+    /// The hash key, where the operation has one.
+    pub hash_key: Option<Vec<u8>>,
+    /// The partition, once known.
+    pub gpid: Option<Gpid>,
+    /// The server asked last.
+    pub server: Option<SocketAddr>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "table {}", self.table)?;
+        if let Some(key) = &self.hash_key {
+            write!(f, ", hash key \"{}\"", Escaped(key))?;
+        }
+        if let Some(gpid) = self.gpid {
+            write!(f, ", partition {gpid}")?;
+        }
+        if let Some(server) = self.server {
+            write!(f, ", server {server}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why an operation failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// There is no such table.
+    #[error("there is no such table")]
+    NoSuchTable,
+    /// No answer in time. A write may have been carried out.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// The connection failed while a write was under way: it may have been carried out.
+    #[error("the connection failed with the request under way: {0}")]
+    Ambiguous(String),
+    /// Nothing reached a server that could do it, for as long as the operation was allowed to take.
+    #[error("no server could do it within {after:?}; the last one: {last}")]
+    Unavailable {
+        /// The operation's timeout.
+        after: Duration,
+        /// What the last attempt met.
+        last: String,
+    },
+    /// The server refused.
+    #[error("refused with {0}")]
+    Refused(ErrorCode),
+    /// The storage engine answered with this status code (RocksDB's numbers).
+    #[error("storage status {0}")]
+    Storage(i32),
+    /// The key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The answer cannot be read.
+    #[error("unreadable answer: {0}")]
+    Decode(WireError),
+    /// More operations wait than the client holds ([`crate::MAX_PENDING`]).
+    #[error("too many operations are waiting")]
+    Overloaded,
+    /// The client has been closed.
+    #[error("the client is closed")]
+    Closed,
+    /// The arguments make no sense.
+    #[error("{0}")]
+    Invalid(&'static str),
+}
+
+/// A failed operation.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason} ({place})")]
+pub struct ClientError {
+    /// Why.
+    pub reason: Reason,
+    /// Where.
+    pub place: Place,
+}
+
+impl ClientError {
+    /// An error that has not been anywhere.
+    pub fn new(reason: impl Into<Reason>) -> Self {
+        Self { reason: reason.into(), place: Place::default() }
+    }
+
+    /// Whether a write that failed like this may have been carried out all the same.
+    pub fn is_ambiguous(&self) -> bool {
+        match &self.reason {
+            Reason::Timeout(_) | Reason::Ambiguous(_) | Reason::Decode(_) | Reason::Closed => true,
+            Reason::Refused(code) => {
+                matches!(code, ErrorCode::NotEnoughMember | ErrorCode::Timeout | ErrorCode::Unknown)
+            }
+            Reason::NoSuchTable
+            | Reason::Unavailable { .. }
+            | Reason::Storage(_)
+            | Reason::Key(_)
+            | Reason::Overloaded
+            | Reason::Invalid(_) => false,
+        }
+    }
+}
+
+/// What to do after a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Tell the caller.
+    Fail,
+    /// Ask the meta server where the partition is, then try again.
+    Refresh,
+    /// Try again where we were.
+    Again,
+}
+
+/// The retry rule. `is_write` tells whether doing it twice could be seen: such operations are tried again only
+/// when the last attempt certainly did nothing.
+pub(crate) fn after(error: &CallError, is_write: bool) -> Next {
+    match error {
+        CallError::Timeout { .. } if is_write => Next::Fail,
+        CallError::Timeout { .. } => Next::Refresh,
+        CallError::Network { error, .. } if never_sent(error) || !is_write => Next::Refresh,
+        CallError::Network { .. } | CallError::Decode { .. } => Next::Fail,
+        CallError::Overloaded { .. } => Next::Again,
+        CallError::Remote { error, .. } => after_refusal(*error, is_write),
+    }
+}
+
+/// Whether the connection failed before anything could have been sent on it.
+fn never_sent(error: &NetworkError) -> bool {
+    matches!(
+        error,
+        NetworkError::Connect(_) | NetworkError::ConnectTimeout(_) | NetworkError::NotStarted
+    )
+}
+
+fn after_refusal(error: ErrorCode, is_write: bool) -> Next {
+    match error {
+        ErrorCode::ObjectNotFound
+        | ErrorCode::InvalidState
+        | ErrorCode::InactiveState
+        | ErrorCode::ParentPartitionMisused => Next::Refresh,
+        ErrorCode::CapacityExceeded => Next::Again,
+        // A write may be in the log of a member already.
+        ErrorCode::NotEnoughMember if !is_write => Next::Refresh,
+        _ => Next::Fail,
+    }
+}
