@@ -7,9 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod failure_detector;
+pub mod gate;
 pub mod ids;
 pub mod meta;
 pub mod mutation;
 pub mod options;
+pub mod placement;
+pub mod reads;
 pub mod state_machine;
 pub mod wire;

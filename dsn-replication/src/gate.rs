@@ -1,0 +1,164 @@
+//! The read gate: what a reader on any thread must know of a replica, published by its owner.
+//!
+//! Reads do not visit the owner. They look at the gate, read the state machine, and look again when they answer: the
+//! replica may have stepped down, or the server lost its lease, while files were being read. The owner publishes with
+//! release ordering *before* it acknowledges a change of configuration; readers load with acquire.
+
+use crate::failure_detector::lease::Lease;
+use crate::ids::Ballot;
+use crate::state_machine::StateMachine;
+use crate::wire::config::PartitionStatus;
+use dsn_core::exec::Ctx;
+use dsn_core::time::Mono;
+use dsn_rpc::error_code::ErrorCode;
+use dsn_rpc::gpid::Gpid;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+
+/// Partition version that switches the check of key hashes off.
+pub const ANY_HASH: i32 = i32::MIN;
+
+/// What an operator has denied to clients (`replica.deny_client_request`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deny {
+    /// Nothing.
+    Nothing,
+    /// Requests are left without an answer.
+    Timeout,
+    /// Requests are refused so that clients look for another server.
+    Reconfigure,
+}
+
+/// Called with the error when a read found the replica broken.
+pub type OnBroken = Box<dyn Fn(&mut Ctx<'_>, ErrorCode) + Send + Sync>;
+
+/// See the module's header.
+pub struct ReadGate {
+    gpid: Gpid,
+    machine: Arc<dyn StateMachine>,
+    lease: Lease,
+    /// Ballot in the upper bits, then whether the primary has caught up, then the status in the lowest byte.
+    word: AtomicU64,
+    partition_version: AtomicI32,
+    deny_reads: AtomicU8,
+    on_broken: OnceLock<OnBroken>,
+}
+
+const READY: u64 = 1 << 8;
+
+impl fmt::Debug for ReadGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.word.load(Ordering::Acquire);
+        write!(f, "ReadGate({}, status {}, ready {})", self.gpid, word & 0xff, word & READY != 0)
+    }
+}
+
+impl ReadGate {
+    /// A closed gate (status inactive).
+    pub fn new(gpid: Gpid, machine: Arc<dyn StateMachine>, lease: Lease) -> Self {
+        let gate = Self {
+            gpid,
+            machine,
+            lease,
+            word: AtomicU64::new(0),
+            partition_version: AtomicI32::new(ANY_HASH),
+            deny_reads: AtomicU8::new(0),
+            on_broken: OnceLock::new(),
+        };
+        gate.publish(PartitionStatus::Inactive, Ballot::ZERO, false);
+        gate
+    }
+
+    /// The partition.
+    pub fn gpid(&self) -> Gpid {
+        self.gpid
+    }
+
+    /// What is read.
+    pub fn machine(&self) -> &Arc<dyn StateMachine> {
+        &self.machine
+    }
+
+    /// Owner: the replica is `status` under `ballot`; `ready` tells whether a primary has committed everything it
+    /// found when it became one.
+    pub fn publish(&self, status: PartitionStatus, ballot: Ballot, ready: bool) {
+        let ready = if ready { READY } else { 0 };
+        let status = number(status);
+        self.word.store(((ballot.0 as u64) << 16) | ready | status, Ordering::Release);
+    }
+
+    /// Owner: which keys are this partition's, `partition_count - 1`; [`ANY_HASH`] for no check, below 0 while the
+    /// count is being switched.
+    pub fn set_partition_version(&self, version: i32) {
+        self.partition_version.store(version, Ordering::Release);
+    }
+
+    /// Owner: what is denied to readers.
+    pub fn deny_reads(&self, deny: Deny) {
+        let number = match deny {
+            Deny::Nothing => 0,
+            Deny::Timeout => 1,
+            Deny::Reconfigure => 2,
+        };
+        self.deny_reads.store(number, Ordering::Release);
+    }
+
+    /// Owner: whom to tell that a read failed on the replica's files; once.
+    pub fn on_broken(&self, hook: OnBroken) {
+        let _ = self.on_broken.set(hook);
+    }
+
+    /// A read failed on the replica's files.
+    pub(crate) fn broken(&self, ctx: &mut Ctx<'_>, error: ErrorCode) {
+        if let Some(hook) = self.on_broken.get() {
+            hook(ctx, error);
+        }
+    }
+
+    /// Whether clients are to be left without an answer.
+    #[inline]
+    pub fn is_silent(&self) -> bool {
+        self.deny_reads.load(Ordering::Acquire) == 1
+    }
+
+    /// Whether a read may be served at `now`, which must have been read just before. Checks in the original's order.
+    ///
+    /// # Errors
+    /// What to answer instead.
+    #[inline]
+    pub fn admit(&self, now: Mono, is_backup: bool, hash: u64) -> Result<(), ErrorCode> {
+        if self.deny_reads.load(Ordering::Acquire) == 2 {
+            return Err(ErrorCode::InvalidState);
+        }
+        let version = self.partition_version.load(Ordering::Acquire);
+        if version != ANY_HASH {
+            self.check_hash(version, hash)?;
+        }
+        let word = self.word.load(Ordering::Acquire);
+        let status = word & 0xff;
+        if is_backup && status == number(PartitionStatus::Secondary) {
+            return Ok(());
+        }
+        if status != number(PartitionStatus::Primary) || word & READY == 0 || !self.lease.holds(now)
+        {
+            return Err(ErrorCode::InvalidState);
+        }
+        Ok(())
+    }
+
+    fn check_hash(&self, version: i32, hash: u64) -> Result<(), ErrorCode> {
+        if version < 0 {
+            return Err(ErrorCode::Splitting);
+        }
+        if hash & version as u64 != self.gpid.partition_index as u64 {
+            return Err(ErrorCode::ParentPartitionMisused);
+        }
+        Ok(())
+    }
+}
+
+fn number(status: PartitionStatus) -> u64 {
+    u64::from(i32::from(status) as u8)
+}

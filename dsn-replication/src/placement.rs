@@ -1,0 +1,115 @@
+//! Which replicas this server holds: partition to owner and read gate, readable cheaply from every worker.
+//!
+//! Copy on write: the map changes when a replica opens or closes and is read for every request. Each worker keeps the
+//! map it saw last and looks at one number to know whether it is still the newest.
+
+use crate::gate::ReadGate;
+use dsn_core::exec::{Addr, Ctx, Resident};
+use dsn_core::hash::DetHashMap;
+use dsn_rpc::gpid::Gpid;
+use parking_lot::RwLock;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where a replica is.
+pub struct Placed<H> {
+    /// Its owner.
+    pub host: Addr<H>,
+    /// Its gate.
+    pub gate: Arc<ReadGate>,
+}
+
+impl<H> Clone for Placed<H> {
+    fn clone(&self) -> Self {
+        Self { host: self.host, gate: self.gate.clone() }
+    }
+}
+
+type Map<H> = DetHashMap<Gpid, Placed<H>>;
+
+struct Shared<H> {
+    map: RwLock<Arc<Map<H>>>,
+    version: AtomicU64,
+}
+
+/// The table of one server. Clones share it. `H` is the resident that owns a replica.
+pub struct Placement<H> {
+    shared: Arc<Shared<H>>,
+}
+
+impl<H> Clone for Placement<H> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<H> Default for Placement<H> {
+    fn default() -> Self {
+        let map = RwLock::new(Arc::new(Map::default()));
+        Self { shared: Arc::new(Shared { map, version: AtomicU64::new(1) }) }
+    }
+}
+
+impl<H> fmt::Debug for Placement<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Placement").field("replicas", &self.shared.map.read().len()).finish()
+    }
+}
+
+/// The map a worker saw last.
+struct Seen<H> {
+    version: u64,
+    map: Option<Arc<Map<H>>>,
+}
+
+impl<H> Default for Seen<H> {
+    fn default() -> Self {
+        Self { version: 0, map: None }
+    }
+}
+
+impl<H: Resident> Placement<H> {
+    /// Adds or replaces a replica.
+    pub fn insert(&self, gpid: Gpid, placed: Placed<H>) {
+        self.change(|map| {
+            map.insert(gpid, placed);
+        });
+    }
+
+    /// Takes a replica out.
+    pub fn remove(&self, gpid: Gpid) {
+        self.change(|map| {
+            map.remove(&gpid);
+        });
+    }
+
+    fn change(&self, f: impl FnOnce(&mut Map<H>)) {
+        let mut guard = self.shared.map.write();
+        let mut map = Map::clone(&guard);
+        f(&mut map);
+        *guard = Arc::new(map);
+        self.shared.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Every replica, in order.
+    pub fn all(&self) -> Vec<(Gpid, Placed<H>)> {
+        let map = self.shared.map.read().clone();
+        let mut all: Vec<_> = map.iter().map(|(gpid, placed)| (*gpid, placed.clone())).collect();
+        all.sort_by_key(|(gpid, _)| (gpid.app_id, gpid.partition_index));
+        all
+    }
+
+    /// Looks a replica up, through this worker's copy.
+    #[inline]
+    pub fn get(&self, ctx: &mut Ctx<'_>, gpid: Gpid) -> Option<Placed<H>> {
+        let version = self.shared.version.load(Ordering::Acquire);
+        let seen = ctx.local::<Seen<H>>();
+        if seen.version != version {
+            // Read before the map: a change in between makes the next look refresh again.
+            seen.version = version;
+            seen.map = Some(self.shared.map.read().clone());
+        }
+        seen.map.as_ref()?.get(&gpid).cloned()
+    }
+}

@@ -1,0 +1,168 @@
+//! Reads: from the connection's worker to the state machine and back, past the owner.
+//!
+//! A point read is tried where it arrived; when the state machine says that it would have to touch files, it moves to
+//! its stage's threads. Range reads go there at once. Requests that find their stage overloaded have been refused by
+//! the RPC layer before they come here.
+
+use crate::gate::ReadGate;
+use crate::placement::Placement;
+use crate::state_machine::{
+    Access, ReadEnv, ReadMode, ReadOutcome, ReadRequest, ReadStage, StorageCode,
+};
+use bytes::{Bytes, BytesMut};
+use dsn_core::exec::{Addr, Ctx, Resident};
+use dsn_core::time::Mono;
+use dsn_rpc::error_code::ErrorCode;
+use dsn_rpc::{Replier, Request, ServiceTable};
+use std::sync::Arc;
+
+/// A reply buffer that grew beyond this many bytes is given back.
+const SCRATCH_KEEP: usize = 256 << 10;
+
+/// Brings reads back from the blocking stages; one per worker.
+struct Reader;
+
+impl Resident for Reader {}
+
+/// What this worker keeps for reads.
+#[derive(Default)]
+struct ReadLocal {
+    reader: Option<Addr<Reader>>,
+    scratch: BytesMut,
+}
+
+/// Registers the read requests of `codes`.
+pub fn register<H: Resident>(
+    table: &mut ServiceTable,
+    codes: &[StorageCode],
+    placement: &Placement<H>,
+) {
+    for storage in codes {
+        let Access::Read(stage) = storage.access else { continue };
+        let placement = placement.clone();
+        table.on(storage.code, move |ctx, request, replier| {
+            on_read(ctx, &placement, stage, request, replier);
+        });
+    }
+}
+
+fn on_read<H: Resident>(
+    ctx: &mut Ctx<'_>,
+    placement: &Placement<H>,
+    stage: ReadStage,
+    request: Request,
+    replier: Replier,
+) {
+    let Some(placed) = placement.get(ctx, request.gpid) else {
+        return replier.error(ctx, ErrorCode::ObjectNotFound);
+    };
+    let gate = placed.gate;
+    if gate.is_silent() {
+        return replier.forget(ctx);
+    }
+    let hash = request.partition_hash;
+    if let Err(error) = gate.admit(ctx.clock(), request.is_backup, hash) {
+        return replier.error(ctx, error);
+    }
+    let read = ReadRequest {
+        code: request.code,
+        gpid: request.gpid,
+        body: request.body,
+        partition_hash: hash,
+        is_backup: request.is_backup,
+    };
+    if stage == ReadStage::Inline {
+        let mut scratch = std::mem::take(&mut ctx.local::<ReadLocal>().scratch);
+        scratch.clear();
+        let outcome = {
+            let clock = || ctx.clock();
+            let env = ReadEnv { wall: ctx.wall(), clock: &clock, deadline: request.deadline };
+            gate.machine().read(&read, ReadMode::Inline, &env, &mut scratch)
+        };
+        let answered = outcome != ReadOutcome::WouldBlock;
+        if !answered {
+            ctx.local::<ReadLocal>().scratch = scratch;
+            return offload(ctx, gate, read, request.deadline, replier);
+        }
+        // The gate was passed in this very event; only time can have run on since.
+        answer(ctx, &gate, &read, outcome, &scratch, replier);
+        if scratch.capacity() <= SCRATCH_KEEP {
+            ctx.local::<ReadLocal>().scratch = scratch;
+        }
+        return;
+    }
+    offload(ctx, gate, read, request.deadline, replier);
+}
+
+/// Moves a read to the threads of its code's stage.
+fn offload(
+    ctx: &mut Ctx<'_>,
+    gate: Arc<ReadGate>,
+    mut read: ReadRequest,
+    deadline: Option<Mono>,
+    replier: Replier,
+) {
+    // It may wait long: it must not hold the buffer it arrived in.
+    read.body = dsn_rpc::detach(&read.body);
+    let reader = match ctx.local::<ReadLocal>().reader {
+        Some(reader) => reader,
+        None => {
+            let reader = ctx.spawn_here(|_, _| Reader);
+            ctx.local::<ReadLocal>().reader = Some(reader);
+            reader
+        }
+    };
+    let code = read.code;
+    ctx.offload(
+        code,
+        move |job| {
+            let late = deadline.is_some_and(|deadline| deadline.is_past(job.now()));
+            if late {
+                return (None, gate, read, replier);
+            }
+            let mut out = BytesMut::new();
+            let clock = || job.now();
+            let env = ReadEnv { wall: job.wall(), clock: &clock, deadline };
+            let outcome = gate.machine().read(&read, ReadMode::Blocking, &env, &mut out);
+            (Some((outcome, out.freeze())), gate, read, replier)
+        },
+        reader,
+        |_, (done, gate, read, replier): (Option<(ReadOutcome, Bytes)>, _, ReadRequest, _), ctx| {
+            match done {
+                Some((outcome, out)) => answer(ctx, &gate, &read, outcome, &out, replier),
+                // Nobody waits for it any more.
+                None => replier.forget(ctx),
+            }
+        },
+    );
+}
+
+/// Answers, if the replica may still serve now.
+fn answer(
+    ctx: &mut Ctx<'_>,
+    gate: &Arc<ReadGate>,
+    read: &ReadRequest,
+    outcome: ReadOutcome,
+    out: &[u8],
+    replier: Replier,
+) {
+    match outcome {
+        ReadOutcome::Reply => match gate.admit(ctx.clock(), read.is_backup, read.partition_hash) {
+            Ok(()) => replier.reply_encoded(ctx, out),
+            Err(error) => replier.error(ctx, error),
+        },
+        ReadOutcome::NoReply => replier.forget(ctx),
+        ReadOutcome::Error(error) => {
+            if matches!(error, ErrorCode::RdbCorruption | ErrorCode::DiskIoError) {
+                gate.broken(ctx, error);
+                // Clients of all ages know this one; the reason is in the log and the replica's state.
+                return replier.error(ctx, ErrorCode::InvalidState);
+            }
+            replier.error(ctx, error);
+        }
+        ReadOutcome::WouldBlock => {
+            tracing::error!(gpid = %read.gpid, code = read.code.name(), "a blocking read would block");
+            replier.error(ctx, ErrorCode::InvalidState);
+        }
+    }
+}
