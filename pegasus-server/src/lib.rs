@@ -1,10 +1,15 @@
 //! pegasus-server: the storage app and the servers of Pegasus.
 #![deny(unsafe_code)]
 
+pub mod app;
 pub mod body;
-pub mod counters;
+pub mod codes;
 pub mod engine;
 pub mod identity;
 pub mod limits;
+pub mod metrics;
 pub mod options;
+pub mod read;
+pub mod scan_context;
+pub mod settings;
 pub mod write;

@@ -3,10 +3,6 @@
 
 use std::time::Duration;
 
-/// Bytes of records in an engine batch at which the rest of a run of mutations is left for the next
-/// batch. The last mutation taken may exceed it by its own size, which the request size limit bounds.
-pub const APPLY_RUN_BYTES_MAX: usize = 4 << 20;
-
 /// Most scans that a replica keeps open for its clients. When one more is opened, the oldest is
 /// dropped; its client is told that it is gone and opens a new one.
 pub const SCAN_CONTEXTS_MAX: usize = 1000;

@@ -10,7 +10,7 @@
 //! operation that reads before it writes sees what earlier operations of the same batch did. The
 //! index behind it is built at the first lookup and costs nothing to those who never ask.
 //!
-//! Limits: lengths are `u32`; callers bound a batch by [`crate::limits::APPLY_RUN_BYTES_MAX`].
+//! Limits: lengths are `u32`; the host bounds the run of mutations that makes a batch.
 
 use std::hash::BuildHasher;
 use std::ops::Range;

@@ -165,7 +165,9 @@ impl Checkpoints {
                 return Ok(Progress::UpToDate(durable));
             }
             self.engine.flush(false)?;
-            return Ok(Progress::Flushing);
+            if durable == self.engine.last_flushed()? {
+                return Ok(Progress::Flushing);
+            }
         }
         self.make_now(flush, now).map(Progress::Made)
     }

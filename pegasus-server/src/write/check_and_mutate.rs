@@ -23,7 +23,7 @@ pub(super) fn apply(step: &mut Step<'_>, body: &Bytes) -> Result<(), Failure> {
     }
     step.tally.check_and_mutate_requests += 1;
     let (identity, decree) = (step.identity, step.decree);
-    step.replies.push(|| CheckAndMutateResponse {
+    step.reply(|| CheckAndMutateResponse {
         app_id: identity.app_id,
         partition_index: identity.partition_index,
         decree,

@@ -22,7 +22,7 @@ pub(super) fn apply(step: &mut Step<'_>, body: &Bytes) -> Result<(), Failure> {
     }
     step.tally.check_and_set_requests += 1;
     let (identity, decree) = (step.identity, step.decree);
-    step.replies.push(|| CheckAndSetResponse {
+    step.reply(|| CheckAndSetResponse {
         app_id: identity.app_id,
         partition_index: identity.partition_index,
         decree,

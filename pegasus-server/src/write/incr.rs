@@ -19,7 +19,7 @@ pub(super) fn apply(step: &mut Step<'_>, body: &Bytes) -> Result<(), Failure> {
     };
     step.tally.incr_requests += 1;
     let (identity, decree) = (step.identity, step.decree);
-    step.replies.push(|| IncrResponse {
+    step.reply(|| IncrResponse {
         error,
         new_value,
         app_id: identity.app_id,

@@ -22,25 +22,26 @@ mod multi_remove;
 pub mod number;
 mod put;
 mod remove;
-mod replies;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use dsn_rpc::thrift::WireError;
+use dsn_core::code::Code;
+use dsn_replication::ids::Decree;
+use dsn_replication::mutation::{ClientRequest, Mutation};
+use dsn_replication::state_machine::Replies;
+use dsn_rpc::error_code::ErrorCode;
+use dsn_rpc::thrift::{Encode, RESULT_ID, WireError, encode_wrapped};
 use pegasus_client::schema::value::{DataVersion, Timetag};
-use pegasus_client::schema::{codes, key, time};
+use pegasus_client::schema::{key, time};
 
-pub use replies::{Replies, Reply};
-
-use crate::counters::{Counters, Tally};
+use crate::codes;
 use crate::engine::{Batch, EngineError, Pending, ReadTier, Stall, StorageEngine};
 use crate::identity::Identity;
-use crate::limits::APPLY_RUN_BYTES_MAX;
+use crate::metrics::{StorageMetrics, WriteTally};
 
 /// Kinds of requests that a mutation can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteCode {
+enum WriteCode {
     /// Sets one record.
     Put,
     /// Removes one record.
@@ -58,51 +59,31 @@ pub enum WriteCode {
 }
 
 impl WriteCode {
-    /// The kind of the task code of that name; `None` when it is none of ours.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            codes::PUT => Self::Put,
-            codes::REMOVE => Self::Remove,
-            codes::MULTI_PUT => Self::MultiPut,
-            codes::MULTI_REMOVE => Self::MultiRemove,
-            codes::INCR => Self::Incr,
-            codes::CHECK_AND_SET => Self::CheckAndSet,
-            codes::CHECK_AND_MUTATE => Self::CheckAndMutate,
-            _ => return None,
-        })
+    /// The kind of that code; `None` when it is none of ours.
+    fn of(code: Code) -> Option<Self> {
+        const BY_CODE: [(Code, WriteCode); 7] = [
+            (&codes::RPC_RRDB_RRDB_PUT, WriteCode::Put),
+            (&codes::RPC_RRDB_RRDB_REMOVE, WriteCode::Remove),
+            (&codes::RPC_RRDB_RRDB_MULTI_PUT, WriteCode::MultiPut),
+            (&codes::RPC_RRDB_RRDB_MULTI_REMOVE, WriteCode::MultiRemove),
+            (&codes::RPC_RRDB_RRDB_INCR, WriteCode::Incr),
+            (&codes::RPC_RRDB_RRDB_CHECK_AND_SET, WriteCode::CheckAndSet),
+            (&codes::RPC_RRDB_RRDB_CHECK_AND_MUTATE, WriteCode::CheckAndMutate),
+        ];
+        BY_CODE.iter().find(|(known, _)| *known == code).map(|(_, kind)| *kind)
     }
-}
-
-/// One request of a mutation.
-#[derive(Clone, Debug)]
-pub struct WriteRequest {
-    /// Its kind.
-    pub code: WriteCode,
-    /// The wrapped thrift value as the client sent it.
-    pub body: Bytes,
-}
-
-/// One committed mutation.
-#[derive(Clone, Copy, Debug)]
-pub struct Mutation<'a> {
-    /// Its number; one more than that of the mutation before it.
-    pub decree: i64,
-    /// When the primary made it, microseconds since the Unix epoch. Grows from mutation to mutation.
-    pub timestamp_us: u64,
-    /// Its requests, in order; none for a heartbeat.
-    pub requests: &'a [WriteRequest],
 }
 
 /// Applies mutations to one engine. Owned by whoever owns the replica.
 pub struct WriteService {
     engine: Arc<dyn StorageEngine>,
     identity: Arc<Identity>,
-    counters: Arc<Counters>,
+    metrics: Arc<StorageMetrics>,
     version: DataVersion,
     /// This cluster's id in a duplication group, 0 when it is in none.
     cluster_id: u8,
     batch: Batch,
-    tally: Tally,
+    tally: WriteTally,
     /// The value that an operation read last; kept for its memory.
     found: Vec<u8>,
 }
@@ -112,78 +93,57 @@ impl WriteService {
     pub fn new(
         engine: Arc<dyn StorageEngine>,
         identity: Arc<Identity>,
-        counters: Arc<Counters>,
+        metrics: Arc<StorageMetrics>,
         cluster_id: u8,
     ) -> Self {
         let version = engine.data_version();
         Self {
             engine,
             identity,
-            counters,
+            metrics,
             version,
             cluster_id,
             batch: Batch::new(),
-            tally: Tally::default(),
+            tally: WriteTally::default(),
             found: Vec::new(),
         }
     }
 
-    /// Applies mutations from the front of `run`, in order, and returns how many: all of them unless
-    /// they are more than one batch should hold ([`APPLY_RUN_BYTES_MAX`]), at least one unless there is
-    /// none. Appends one reply per request of what was applied.
+    /// Applies a run of mutations, in order, as one batch. Adds one reply per request.
     ///
     /// `stall` tells whether the call may block, be it to read a record or to write the batch.
     ///
     /// # Errors
-    /// [`EngineError::WouldBlock`]: nothing was applied and no reply appended; call again with the same
-    /// run and [`Stall::Wait`] where blocking is allowed. Every other error is one of the engine, after
-    /// which the replica cannot go on.
+    /// [`EngineError::WouldBlock`]: nothing was applied, what is in `replies` means nothing; call again
+    /// with the same run and [`Stall::Wait`] where blocking is allowed. Every other error is one of
+    /// the engine, after which the replica cannot go on.
     ///
     /// # Panics
     /// When a decree does not follow its predecessor.
     pub fn apply(
         &mut self,
-        run: &[Mutation<'_>],
+        run: &[Mutation],
         stall: Stall,
         replies: &mut Replies,
-    ) -> Result<usize, EngineError> {
-        let mark = replies.mark();
+    ) -> Result<(), EngineError> {
+        let Some(newest) = run.last() else { return Ok(()) };
         self.batch.clear();
-        self.tally = Tally::default();
-        let result = self.fill_and_write(run, stall, replies);
-        match result {
-            Ok(_) => self.counters.add(&self.tally),
-            Err(_) => replies.back_to(mark),
-        }
-        result
-    }
-
-    fn fill_and_write(
-        &mut self,
-        run: &[Mutation<'_>],
-        stall: Stall,
-        replies: &mut Replies,
-    ) -> Result<usize, EngineError> {
-        let mut last = self.engine.last_committed();
-        let mut taken = 0usize;
+        self.tally = WriteTally::default();
+        let mut last = Decree(self.engine.last_committed());
         for mutation in run {
-            if taken > 0 && self.batch.size_bytes() >= APPLY_RUN_BYTES_MAX {
-                break;
-            }
-            assert_eq!(mutation.decree, last + 1, "mutations must be applied in decree order");
-            self.add(mutation, stall, replies)?;
+            assert_eq!(mutation.decree, last.next(), "mutations must be applied in decree order");
             last = mutation.decree;
-            taken += 1;
+            self.add(mutation, stall, replies)?;
         }
-        let Some(newest) = taken.checked_sub(1).map(|at| &run[at]) else { return Ok(0) };
-        self.engine.write(&mut self.batch, newest.decree, stall)?;
+        self.engine.write(&mut self.batch, newest.decree.0, stall)?;
         self.engine.retention().observe(epoch_seconds(newest.timestamp_us));
-        Ok(taken)
+        self.metrics.add(&self.tally);
+        Ok(())
     }
 
     fn add(
         &mut self,
-        mutation: &Mutation<'_>,
+        mutation: &Mutation,
         stall: Stall,
         replies: &mut Replies,
     ) -> Result<(), EngineError> {
@@ -195,7 +155,7 @@ impl WriteService {
             found: &mut self.found,
             replies,
             version: self.version,
-            decree: mutation.decree,
+            decree: mutation.decree.0,
             now: epoch_seconds(mutation.timestamp_us),
             default_ttl: self.engine.retention().default_ttl(),
             timetag: Timetag::new(mutation.timestamp_us, self.cluster_id, false),
@@ -204,24 +164,24 @@ impl WriteService {
                 Stall::Refuse => ReadTier::CacheOnly,
             },
         };
-        for request in mutation.requests {
-            match step.apply(request) {
-                Ok(()) => {}
+        for request in &mutation.requests {
+            let error = match step.apply(request) {
+                Ok(()) => continue,
                 Err(Failure::Engine(error)) => return Err(error),
-                Err(Failure::Undecodable(error)) => {
-                    step.tally.corrupt_writes += 1;
-                    step.replies.push_undecodable();
-                    tracing::error!(
-                        app_id = self.identity.app_id,
-                        partition = self.identity.partition_index,
-                        decree = mutation.decree,
-                        code = ?request.code,
-                        bytes = request.body.len(),
-                        %error,
-                        "a committed request cannot be decoded; it is passed over"
-                    );
-                }
-            }
+                Err(Failure::Undecodable(error)) => error.to_string(),
+                Err(Failure::UnknownCode) => "not a write of this app".to_owned(),
+            };
+            step.tally.corrupt_writes += 1;
+            step.replies.error(ErrorCode::InvalidData);
+            tracing::error!(
+                app_id = self.identity.app_id,
+                partition = self.identity.partition_index,
+                decree = mutation.decree.0,
+                code = request.code.name(),
+                bytes = request.body.len(),
+                error,
+                "a committed request cannot be carried out; it is passed over"
+            );
         }
         Ok(())
     }
@@ -232,6 +192,7 @@ impl WriteService {
 #[derive(Debug)]
 enum Failure {
     Undecodable(WireError),
+    UnknownCode,
     Engine(EngineError),
 }
 
@@ -259,7 +220,7 @@ struct Current {
 struct Step<'a> {
     engine: &'a dyn StorageEngine,
     identity: &'a Identity,
-    tally: &'a mut Tally,
+    tally: &'a mut WriteTally,
     batch: &'a mut Batch,
     found: &'a mut Vec<u8>,
     replies: &'a mut Replies,
@@ -273,8 +234,8 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn apply(&mut self, request: &WriteRequest) -> Result<(), Failure> {
-        match request.code {
+    fn apply(&mut self, request: &ClientRequest) -> Result<(), Failure> {
+        match WriteCode::of(request.code).ok_or(Failure::UnknownCode)? {
             WriteCode::Put => put::apply(self, &request.body),
             WriteCode::Remove => remove::apply(self, &request.body),
             WriteCode::MultiPut => multi_put::apply(self, &request.body),
@@ -283,6 +244,11 @@ impl Step<'_> {
             WriteCode::CheckAndSet => check_and_set::apply(self, &request.body),
             WriteCode::CheckAndMutate => check_and_mutate::apply(self, &request.body),
         }
+    }
+
+    /// Answers the request with a response of its kind.
+    fn reply<T: Encode>(&mut self, response: impl FnOnce() -> T) {
+        self.replies.push(|out| encode_wrapped(&response(), RESULT_ID, out));
     }
 
     /// Puts a record. `expire_ts` is a request's field: absolute, 0 for the table's default.

@@ -20,7 +20,7 @@ pub(super) fn apply(step: &mut Step<'_>, body: &Bytes) -> Result<(), Failure> {
         _ => (status::INVALID_ARGUMENT, 0),
     };
     let (identity, decree) = (step.identity, step.decree);
-    step.replies.push(|| MultiRemoveResponse {
+    step.reply(|| MultiRemoveResponse {
         error,
         count,
         app_id: identity.app_id,

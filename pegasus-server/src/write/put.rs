@@ -41,7 +41,7 @@ impl Step<'_> {
     /// The response that put, remove and multi_put share.
     pub(super) fn reply_update(&mut self, error: i32) {
         let (identity, decree) = (self.identity, self.decree);
-        self.replies.push(|| UpdateResponse {
+        self.reply(|| UpdateResponse {
             error,
             app_id: identity.app_id,
             partition_index: identity.partition_index,

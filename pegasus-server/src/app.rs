@@ -1,0 +1,323 @@
+//! The storage app: one partition's data as a [`StateMachine`] of replication.
+//!
+//! It ties together the engine with its checkpoints, the write service (one caller at a time) and the
+//! read service (any number of callers). Directories, below the replica's own:
+//!
+//! | path | what |
+//! |---|---|
+//! | `data/rdb` | the live engine |
+//! | `data/checkpoint.<decree>` | checkpoints, see [`crate::engine::checkpoints`] |
+//!
+//! Opening makes sure that what the engine holds durably is also in a checkpoint, so that right
+//! afterwards durable, flushed and applied decree are one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use dsn_core::exec::BlockingCtx;
+use dsn_core::hash::mix64;
+use dsn_core::metrics::Registry;
+use dsn_core::time::Mono;
+use dsn_replication::ids::Decree;
+use dsn_replication::mutation::Mutation;
+use dsn_replication::state_machine::{
+    AppError, ApplyError, ApplyMode, CheckpointKind, OpenArgs, ReadEnv, ReadMode, ReadOutcome,
+    ReadRequest, Replies, StateMachine, StateMachineFactory, StorageCode,
+};
+use dsn_replication::wire::config::AppInfo;
+use dsn_rpc::thrift::Text;
+use parking_lot::Mutex;
+
+use crate::codes::STORAGE_CODES;
+use crate::engine::checkpoints::{Checkpoint, Checkpoints, Progress, ReservePolicy};
+use crate::engine::mem::MemEngine;
+use crate::engine::rocks::{RocksEngine, RocksShared};
+use crate::engine::{EngineError, Stall, StorageEngine};
+use crate::identity::Identity;
+use crate::metrics::StorageMetrics;
+use crate::options::{EngineKind, StorageOptions};
+use crate::read::ReadService;
+use crate::settings::TableSettings;
+use crate::write::WriteService;
+
+/// The app type of tables that this app serves; last part of the names of replica directories.
+pub const APP_TYPE: &str = "pegasus";
+
+const DATA_DIR: &str = "data";
+const ENGINE_DIR: &str = "rdb";
+
+/// One partition's data.
+pub struct StorageApp {
+    engine: Arc<dyn StorageEngine>,
+    checkpoints: Checkpoints,
+    writer: Mutex<WriteService>,
+    reader: ReadService,
+    options: Arc<StorageOptions>,
+    settings: Arc<TableSettings>,
+    metrics: Arc<StorageMetrics>,
+}
+
+/// What an app is opened with, apart from where.
+pub struct AppParts {
+    /// The engine, open.
+    pub engine: Arc<dyn StorageEngine>,
+    /// Who answers.
+    pub identity: Identity,
+    /// Where its numbers go.
+    pub metrics: StorageMetrics,
+    /// The server's configuration.
+    pub options: Arc<StorageOptions>,
+    /// This cluster's id in a duplication group, 0 when it is in none.
+    pub cluster_id: u8,
+    /// Makes the ids of scans differ between replicas and between starts of one.
+    pub scan_base: u32,
+}
+
+impl StorageApp {
+    /// Puts an app together over an open engine whose directory is below `data_dir`, and brings its
+    /// checkpoints up to what the engine holds durably.
+    ///
+    /// # Errors
+    /// [`EngineError::Corruption`] when the checkpoints contradict the engine, and those of making one.
+    pub fn new(
+        parts: AppParts,
+        disk: Arc<dyn dsn_core::disk::Disk>,
+        data_dir: &Path,
+        now: Mono,
+    ) -> Result<Self, EngineError> {
+        let AppParts { engine, identity, metrics, options, cluster_id, scan_base } = parts;
+        let (identity, metrics) = (Arc::new(identity), Arc::new(metrics));
+        let checkpoints = Checkpoints::load(engine.clone(), disk, data_dir, now)?;
+        if checkpoints.last_durable() < engine.last_flushed()? {
+            checkpoints.make(false, now)?;
+        }
+        let settings = Arc::new(TableSettings::default());
+        let writer =
+            WriteService::new(engine.clone(), identity.clone(), metrics.clone(), cluster_id);
+        let reader = ReadService::new(
+            engine.clone(),
+            identity,
+            metrics.clone(),
+            options.clone(),
+            settings.clone(),
+            scan_base,
+        );
+        let writer = Mutex::new(writer);
+        Ok(Self { engine, checkpoints, writer, reader, options, settings, metrics })
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Arc<dyn StorageEngine> {
+        &self.engine
+    }
+
+    /// The checkpoints.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
+    }
+
+    /// The newest checkpoint, for a learner. Its directory stays while the result is held.
+    pub fn newest_checkpoint(&self) -> Option<Arc<Checkpoint>> {
+        self.checkpoints.newest()
+    }
+
+    /// Removes checkpoints that are neither among the newest nor young. With `force` all but the
+    /// newest.
+    pub fn collect_checkpoints(&self, force: bool, now: Mono) -> usize {
+        let (options, settings) = (&self.options, &self.settings);
+        let count = settings
+            .reserve_min_count()
+            .unwrap_or_else(|| options.checkpoint_reserve_min_count.get());
+        let seconds = settings
+            .reserve_time_seconds()
+            .unwrap_or_else(|| options.checkpoint_reserve_time_seconds.get());
+        let policy =
+            ReservePolicy { min_count: count as usize, min_age: Duration::from_secs(seconds) };
+        self.checkpoints.collect(policy, force, now)
+    }
+
+    /// Housekeeping, to be called every few seconds where blocking is allowed: drops abandoned scans
+    /// and refreshes gauges.
+    pub fn tick(&self, now: Mono) {
+        self.reader.expire_scans(now);
+        let stats = self.engine.stats();
+        let metrics = &self.metrics;
+        metrics.rdb_total_sst_files.set_u64(stats.sst_files);
+        metrics.rdb_total_sst_size_mb.set_u64(stats.sst_bytes >> 20);
+        metrics.rdb_estimated_keys.set_u64(stats.estimated_keys);
+        metrics.rdb_memtable_mem_usage_bytes.set_u64(stats.memtable_bytes);
+        metrics.rdb_index_and_filter_blocks_mem_usage_bytes.set_u64(stats.index_and_filter_bytes);
+    }
+}
+
+impl StateMachine for StorageApp {
+    fn apply(
+        &self,
+        run: &[Mutation],
+        mode: ApplyMode,
+        replies: &mut Replies,
+    ) -> Result<(), ApplyError> {
+        let stall = match mode {
+            ApplyMode::Worker => Stall::Refuse,
+            ApplyMode::Blocking => Stall::Wait,
+        };
+        self.writer.lock().apply(run, stall, replies).map_err(|error| match error {
+            EngineError::WouldBlock => ApplyError::WouldBlock,
+            other => ApplyError::Failed(app_error(other)),
+        })
+    }
+
+    fn last_applied(&self) -> Decree {
+        Decree(self.engine.last_committed())
+    }
+
+    fn last_durable(&self) -> Decree {
+        Decree(self.checkpoints.last_durable())
+    }
+
+    fn read(
+        &self,
+        request: &ReadRequest,
+        mode: ReadMode,
+        env: &ReadEnv<'_>,
+        out: &mut BytesMut,
+    ) -> ReadOutcome {
+        self.reader.read(request.code, &request.body, mode, env, out)
+    }
+
+    fn checkpoint(&self, job: &BlockingCtx<'_>, kind: CheckpointKind) -> Result<Decree, AppError> {
+        let flush = kind == CheckpointKind::Flush;
+        match self.checkpoints.make(flush, job.now()).map_err(app_error)? {
+            Progress::Made(decree) => {
+                self.collect_checkpoints(false, job.now());
+                Ok(Decree(decree))
+            }
+            Progress::UpToDate(decree) => Ok(Decree(decree)),
+            Progress::Flushing => Err(AppError::TryAgain),
+            Progress::Occupied => Err(AppError::WrongTiming),
+        }
+    }
+
+    fn reconfigure(&self, info: &AppInfo) {
+        let default_ttl = self.settings.update(&info.envs, info.partition_count);
+        self.engine.retention().set_default_ttl(default_ttl);
+    }
+
+    fn close(&self, _job: &BlockingCtx<'_>) {
+        self.reader.clear_scans();
+        // What cannot be written out now is replayed from the log.
+        if let Err(error) = self.engine.flush(true) {
+            tracing::warn!(%error, "flushing a replica that is being closed failed");
+        }
+        self.engine.stop();
+    }
+}
+
+/// Opens storage apps of one server.
+pub struct StorageAppFactory {
+    options: Arc<StorageOptions>,
+    /// `None` when the engine is not RocksDB.
+    rocks: Option<RocksShared>,
+    registry: Registry,
+    server: Text,
+    cluster_id: u8,
+}
+
+impl StorageAppFactory {
+    /// A factory for the server at `server` (`host:port`), whose replicas share caches and threads.
+    ///
+    /// # Errors
+    /// When RocksDB refuses the configuration.
+    pub fn new(
+        options: StorageOptions,
+        registry: Registry,
+        server: &str,
+        cluster_id: u8,
+    ) -> Result<Self, EngineError> {
+        let rocks = match options.storage_engine {
+            EngineKind::Rocks => Some(RocksShared::new(&options)?),
+            EngineKind::Memory => None,
+        };
+        Ok(Self {
+            options: Arc::new(options),
+            rocks,
+            registry,
+            server: Text::from(server),
+            cluster_id,
+        })
+    }
+
+    /// Opens the app in the replica directory `args.dir`; see [`StateMachineFactory::open`].
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn open_app(
+        &self,
+        job: &BlockingCtx<'_>,
+        args: &OpenArgs<'_>,
+    ) -> Result<StorageApp, EngineError> {
+        let disk = job.disk();
+        let data_dir: PathBuf = args.dir.join(DATA_DIR);
+        disk.create_dir_all(&data_dir)
+            .map_err(|error| EngineError::io("creating", &data_dir, &error))?;
+        let engine_dir = data_dir.join(ENGINE_DIR);
+        let engine: Arc<dyn StorageEngine> = match &self.rocks {
+            Some(shared) => {
+                Arc::new(RocksEngine::open(&engine_dir, &self.options, shared, &**disk)?)
+            }
+            None => Arc::new(MemEngine::open(&engine_dir, disk.clone())?),
+        };
+        let gpid = args.gpid;
+        let (table, partition) = (gpid.app_id.to_string(), gpid.partition_index.to_string());
+        let metrics = StorageMetrics::new(
+            &self.registry,
+            &format!("replica@{table}.{partition}"),
+            [("table_id", table.as_str()), ("partition_id", partition.as_str())],
+        );
+        let place = (gpid.app_id as u64) << 32 | gpid.partition_index as u64;
+        let parts = AppParts {
+            engine,
+            identity: Identity {
+                app_id: gpid.app_id,
+                partition_index: gpid.partition_index,
+                server: self.server.clone(),
+            },
+            metrics,
+            options: self.options.clone(),
+            cluster_id: self.cluster_id,
+            scan_base: mix64(mix64(job.wall().unix_nanos()) ^ place) as u32,
+        };
+        let app = StorageApp::new(parts, disk.clone(), &data_dir, job.now())?;
+        app.reconfigure(args.info);
+        Ok(app)
+    }
+}
+
+impl StateMachineFactory for StorageAppFactory {
+    fn app_type(&self) -> &str {
+        APP_TYPE
+    }
+
+    fn open(
+        &self,
+        job: &BlockingCtx<'_>,
+        args: &OpenArgs<'_>,
+    ) -> Result<Arc<dyn StateMachine>, AppError> {
+        let app = self.open_app(job, args).map_err(app_error)?;
+        Ok(Arc::new(app))
+    }
+
+    fn codes(&self) -> &'static [StorageCode] {
+        &STORAGE_CODES
+    }
+}
+
+fn app_error(error: EngineError) -> AppError {
+    match error {
+        EngineError::Corruption(text) => AppError::Corrupt(text),
+        EngineError::Io(text) => AppError::Disk(text),
+        other => AppError::Failed(other.to_string()),
+    }
+}

@@ -1,0 +1,129 @@
+//! What a table's environment and partition count say to its replicas; changes while they run.
+//!
+//! Keys that are not for the storage app are passed over here, as are values that the meta server
+//! should have refused: those keep what was in force and are logged.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+
+/// Time to live, in seconds, of records written without one.
+pub const DEFAULT_TTL: &str = "default_ttl";
+/// Milliseconds that one range read may take.
+pub const ITERATION_THRESHOLD_MS: &str = "replica.rocksdb_iteration_threshold_time_ms";
+/// Checkpoints kept at least.
+pub const RESERVE_MIN_COUNT: &str = "rocksdb.checkpoint.reserve_min_count";
+/// Seconds for which a checkpoint is kept at least.
+pub const RESERVE_TIME_SECONDS: &str = "rocksdb.checkpoint.reserve_time_seconds";
+/// Whether records that belong to another partition after a split are hidden.
+pub const VALIDATE_PARTITION_HASH: &str = "replica.split.validate_partition_hash";
+
+const UNSET_U32: u32 = u32::MAX;
+const UNSET_U64: u64 = u64::MAX;
+
+/// The settings in force. Read from any thread.
+#[derive(Debug)]
+pub struct TableSettings {
+    iteration_threshold_ms: AtomicU64,
+    reserve_min_count: AtomicU32,
+    reserve_time_seconds: AtomicU64,
+    validate_partition_hash: AtomicBool,
+    partition_version: AtomicI32,
+}
+
+impl Default for TableSettings {
+    fn default() -> Self {
+        Self {
+            iteration_threshold_ms: AtomicU64::new(UNSET_U64),
+            reserve_min_count: AtomicU32::new(UNSET_U32),
+            reserve_time_seconds: AtomicU64::new(UNSET_U64),
+            validate_partition_hash: AtomicBool::new(false),
+            partition_version: AtomicI32::new(-1),
+        }
+    }
+}
+
+impl TableSettings {
+    /// Takes over a table's environment. What is absent goes back to the server's configuration.
+    /// Returns the table's default time to live.
+    pub fn update(&self, envs: &BTreeMap<String, String>, partition_count: i32) -> u32 {
+        let order = Ordering::Relaxed;
+        if let Some(value) = parse(envs, ITERATION_THRESHOLD_MS, UNSET_U64) {
+            self.iteration_threshold_ms.store(value, order);
+        }
+        if let Some(value) = parse(envs, RESERVE_MIN_COUNT, UNSET_U32) {
+            self.reserve_min_count.store(value, order);
+        }
+        if let Some(value) = parse(envs, RESERVE_TIME_SECONDS, UNSET_U64) {
+            self.reserve_time_seconds.store(value, order);
+        }
+        // The version first: a check against an old one would hide what belongs here.
+        self.partition_version.store(partition_count.saturating_sub(1), order);
+        if let Some(value) = parse(envs, VALIDATE_PARTITION_HASH, false) {
+            self.validate_partition_hash.store(value, order);
+        }
+        parse(envs, DEFAULT_TTL, 0).unwrap_or(0)
+    }
+
+    /// Milliseconds that one range read may take, `None` when the table does not say.
+    pub fn iteration_threshold_ms(&self) -> Option<u64> {
+        Some(self.iteration_threshold_ms.load(Ordering::Relaxed)).filter(|ms| *ms != UNSET_U64)
+    }
+
+    /// Checkpoints kept at least, `None` when the table does not say.
+    pub fn reserve_min_count(&self) -> Option<u32> {
+        Some(self.reserve_min_count.load(Ordering::Relaxed)).filter(|count| *count != UNSET_U32)
+    }
+
+    /// Seconds for which a checkpoint is kept at least, `None` when the table does not say.
+    pub fn reserve_time_seconds(&self) -> Option<u64> {
+        Some(self.reserve_time_seconds.load(Ordering::Relaxed)).filter(|time| *time != UNSET_U64)
+    }
+
+    /// The number of partitions less one, when records must be held against it; `None` when not.
+    pub fn partition_check(&self) -> Option<i32> {
+        self.validate_partition_hash
+            .load(Ordering::Relaxed)
+            .then(|| self.partition_version.load(Ordering::Relaxed))
+    }
+}
+
+/// The value of `key`, `absent` when there is none, `None` when it cannot be read.
+fn parse<T: FromStr>(envs: &BTreeMap<String, String>, key: &str, absent: T) -> Option<T> {
+    let Some(text) = envs.get(key) else { return Some(absent) };
+    let value = text.parse().ok();
+    if value.is_none() {
+        tracing::warn!(key, value = text, "the value of a table's environment cannot be read");
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn settings_come_go_and_survive_nonsense() {
+        let settings = TableSettings::default();
+        assert_eq!(settings.partition_check(), None);
+        let first = envs(&[
+            (DEFAULT_TTL, "7"),
+            (ITERATION_THRESHOLD_MS, "50"),
+            (RESERVE_MIN_COUNT, "4"),
+            (VALIDATE_PARTITION_HASH, "true"),
+        ]);
+        assert_eq!(settings.update(&first, 8), 7);
+        assert_eq!(settings.iteration_threshold_ms(), Some(50));
+        assert_eq!(settings.reserve_min_count(), Some(4));
+        assert_eq!(settings.reserve_time_seconds(), None);
+        assert_eq!(settings.partition_check(), Some(7));
+        assert_eq!(settings.update(&envs(&[(ITERATION_THRESHOLD_MS, "soon")]), 8), 0);
+        assert_eq!(settings.iteration_threshold_ms(), Some(50));
+        assert_eq!(settings.reserve_min_count(), None);
+        assert_eq!(settings.partition_check(), None);
+    }
+}
