@@ -4,9 +4,11 @@
 //! A node is shared by its workers behind an `Arc` and is immutable but for atomics and registries.
 
 use crate::code::{Code, Priority, registered};
+use crate::command::Commands;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::exec::{RawAddr, WorkerConfig, WorkerId, WorkerShared};
+use crate::metrics::{MetricsOptions, Registry};
 use crate::stage::{Stage, StagePlan};
 use crate::time::Mono;
 use crate::toollet::Hooks;
@@ -89,6 +91,8 @@ pub struct Node {
     specs: Vec<CodeSpec>,
     disk: Arc<dyn Disk>,
     seed: u64,
+    metrics: Registry,
+    commands: Commands,
     hooks: Hooks,
     stopped: AtomicBool,
     vanished: AtomicU64,
@@ -143,6 +147,9 @@ impl Node {
                 drop_expired: change.drop_expired.unwrap_or(true),
             });
         }
+        // A section that cannot be read has been reported by the loader.
+        let metrics = config.as_ref().and_then(|config| config.section().ok());
+        let metrics = metrics.unwrap_or_else(MetricsOptions::default);
         let workers =
             (0..plan.workers).map(|i| Arc::new(WorkerShared::new(WorkerId(i as u16)))).collect();
         Ok(Arc::new(Self {
@@ -155,6 +162,8 @@ impl Node {
             specs,
             disk,
             seed,
+            metrics: Registry::new(&metrics),
+            commands: Commands::new(env!("CARGO_PKG_VERSION")),
             hooks: Hooks::default(),
             stopped: AtomicBool::new(false),
             vanished: AtomicU64::new(0),
@@ -187,6 +196,16 @@ impl Node {
     /// Seed of its random streams.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// Metrics.
+    pub fn metrics(&self) -> &Registry {
+        &self.metrics
+    }
+
+    /// Operator commands.
+    pub fn commands(&self) -> &Commands {
+        &self.commands
     }
 
     /// Toollets.
