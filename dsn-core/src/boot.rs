@@ -20,7 +20,6 @@ use crate::exec::WorkerConfig;
 use crate::node::{CodeOverride, Node, NodeParts};
 use crate::rng::Rng;
 use crate::stage::{self, Executor, StagePlan};
-use crate::toollet::Toollet;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Read;
@@ -201,6 +200,7 @@ impl Program {
         let parts = node_parts(instance, Arc::new(OsDisk), entropy)?;
         let pools = parts.plan.pools.clone();
         let node = Node::new(parts).map_err(|error| error.to_string())?;
+        crate::toollet::install(&node)?;
         let factory = make(instance).map_err(|error| error.to_string())?;
         NativeNode::start(node, &pools, clock, factory)
             .map_err(|error| format!("{}: {error}", instance.name))
@@ -368,21 +368,6 @@ fn stage_plan(config: &Config, runtime: &RuntimeOptions) -> Result<StagePlan, St
         );
     }
     Ok(plan)
-}
-
-/// Toollets that the configuration switches on.
-///
-/// # Errors
-/// A name that no toollet has.
-pub fn toollets(config: &Config) -> Result<Vec<Toollet>, String> {
-    let core: CoreOptions = config.section().map_err(|error| error.to_string())?;
-    core.toollets
-        .iter()
-        .map(|name| {
-            Toollet::from_name(name)
-                .ok_or_else(|| format!("[core] toollets: there is no toollet {name}"))
-        })
-        .collect()
 }
 
 /// How often a waiting main thread looks whether its nodes still run.

@@ -79,7 +79,7 @@ crate::options! {
         tool: Tool = Tool::Native;
         /// Tools attached to every task from the start: `tracer`, `profiler`, `fault_injector`. Commands
         /// attach and detach them later.
-        toollets: Vec<String> = ["profiler"];
+        toollets: Vec<String> = Vec::new();
         /// Where the server keeps its data; one directory for each disk.
         data_dirs: Vec<String> = ["./data"];
         /// Lines below this level are not logged.

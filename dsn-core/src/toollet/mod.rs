@@ -2,10 +2,12 @@
 //!
 //! Switched at run time (`[core] toollets`, command `toollet`). With none on, a hook costs one relaxed load.
 
+mod commands;
 mod injector;
 mod profiler;
 mod tracer;
 
+pub use commands::install;
 pub use injector::{FaultRule, Injector};
 pub use profiler::{ProfileRow, Profiler};
 pub use tracer::{TraceRow, Tracer};
