@@ -13,6 +13,7 @@ pub mod hash;
 pub mod metrics;
 pub mod node;
 pub mod rng;
+pub mod sim;
 pub mod stage;
 pub mod time;
 pub mod toollet;

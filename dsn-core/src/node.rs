@@ -99,6 +99,7 @@ pub struct Node {
     expired: AtomicU64,
     poisoned: AtomicU64,
     poison_hook: OnceLock<PoisonHook>,
+    first_poisoned: OnceLock<Poisoned>,
 }
 
 impl fmt::Debug for Node {
@@ -170,6 +171,7 @@ impl Node {
             expired: AtomicU64::new(0),
             poisoned: AtomicU64::new(0),
             poison_hook: OnceLock::new(),
+            first_poisoned: OnceLock::new(),
         }))
     }
 
@@ -290,6 +292,11 @@ impl Node {
         self.poisoned.load(Ordering::Relaxed)
     }
 
+    /// The first lost resident, if any was lost.
+    pub fn first_poisoned(&self) -> Option<&Poisoned> {
+        self.first_poisoned.get()
+    }
+
     /// Events that found their resident gone.
     pub fn vanished(&self) -> u64 {
         self.vanished.load(Ordering::Relaxed)
@@ -302,9 +309,11 @@ impl Node {
 
     pub(crate) fn report_poison(&self, _worker: WorkerId, addr: RawAddr, code: Code, text: String) {
         self.poisoned.fetch_add(1, Ordering::Relaxed);
+        let lost = Poisoned { addr, code, text };
         if let Some(hook) = self.poison_hook.get() {
-            hook(&Poisoned { addr, code, text });
+            hook(&lost);
         }
+        let _ = self.first_poisoned.set(lost);
     }
 
     pub(crate) fn count_vanished(&self, _code: Code) {

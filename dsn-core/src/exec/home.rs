@@ -135,6 +135,15 @@ impl Home {
         }
     }
 
+    /// Looks at an idle resident.
+    pub(crate) fn peek(&self, addr: RawAddr) -> Option<&dyn Resident> {
+        let slot = self.slots.get(addr.slot as usize)?;
+        match &slot.state {
+            State::Here(resident) if slot.generation == addr.generation => Some(&**resident),
+            _ => None,
+        }
+    }
+
     /// Puts it back after the handler.
     pub(crate) fn put_back(&mut self, addr: RawAddr, resident: Box<dyn Resident>) -> PutBack {
         let slot = &mut self.slots[addr.slot as usize];

@@ -6,7 +6,7 @@
 //! something to do. There is no other kind of loop.
 
 use super::ctx::Ctx;
-use super::home::{Home, RawAddr};
+use super::home::{Addr, Home, RawAddr, Resident};
 use super::mailbox::WorkerShared;
 use super::runq::RunQueue;
 use super::task::{Task, TaskFn, WorkerId};
@@ -232,12 +232,34 @@ impl Worker {
         self.timers_due();
         let ran = self.run_events(started);
         self.end_of_turn();
-        Turn {
-            ran,
-            more: !self.core.runq.is_empty()
-                || self.core.deferred.iter().any(|queue| !queue.is_empty()),
-            next_timer: self.core.wheel.next_at(),
-        }
+        Turn { ran, more: self.has_work(), next_timer: self.next_timer() }
+    }
+
+    /// Runs `f` as one event outside of a turn and ends as a turn ends: the way in for whoever drives the worker.
+    pub fn enter<R>(&mut self, code: Code, f: impl FnOnce(&mut Ctx<'_>) -> R) -> R {
+        self.core.now = self.core.driver.now();
+        let begun = self.core.now;
+        self.core.begin_event(code, Mono::ZERO, begun);
+        let result = f(&mut Ctx { core: &mut self.core, current: None, code, deadline: None });
+        self.core.end_event(code, begun);
+        self.end_of_turn();
+        result
+    }
+
+    /// Looks at a resident between turns.
+    pub fn peek<T: Resident, R>(&self, at: Addr<T>, f: impl FnOnce(&T) -> R) -> Option<R> {
+        let resident: &dyn Any = self.core.home.peek(at.raw())?;
+        resident.downcast_ref::<T>().map(f)
+    }
+
+    /// Whether events wait that need no wake.
+    pub fn has_work(&self) -> bool {
+        !self.core.runq.is_empty() || self.core.deferred.iter().any(|queue| !queue.is_empty())
+    }
+
+    /// When the next timer wants a turn: nothing is due before.
+    pub fn next_timer(&self) -> Option<Mono> {
+        self.core.wheel.next_at()
     }
 
     /// Closes every resident, on the way out.

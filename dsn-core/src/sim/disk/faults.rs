@@ -1,0 +1,133 @@
+//! What can go wrong with a disk that stays powered.
+
+use crate::rng::Rng;
+use crate::time::nanos_of;
+use std::io;
+use std::time::Duration;
+
+/// "Input/output error".
+const EIO: i32 = 5;
+
+/// A kind of operation that a fault may hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskOp {
+    /// Reading bytes.
+    Read,
+    /// Writing bytes; some of them may have been written.
+    Write,
+    /// Syncing a file; what was to become durable never will.
+    Sync,
+}
+
+/// A lasting fault of a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskFault {
+    /// One operation in `one_in` fails with an input/output error, on files whose path contains `path`.
+    Fail {
+        /// Which operations.
+        op: DiskOp,
+        /// 1 for always.
+        one_in: u64,
+        /// Part of the path; empty for all files.
+        path: String,
+    },
+    /// Syncs report success and do nothing, on files whose path contains `path`. Real disks do this; no software
+    /// without copies elsewhere survives it.
+    Lie {
+        /// Part of the path; empty for all files.
+        path: String,
+    },
+    /// Everything takes `factor` times as long.
+    Slow {
+        /// 1 for no change.
+        factor: u64,
+    },
+    /// No operation ends before the fault does, or before this much time has passed.
+    Stuck {
+        /// Longest time.
+        limit: Duration,
+    },
+    /// No space is left.
+    Full,
+}
+
+/// Names one lasting fault of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskFaultId(u64);
+
+#[derive(Clone, Debug)]
+struct Active {
+    id: DiskFaultId,
+    since: u64,
+    fault: DiskFault,
+    /// Each fault has a stream of its own: taking one away shifts no other's decisions.
+    rng: Rng,
+}
+
+/// The faults of one disk.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Faults {
+    active: Vec<Active>,
+    next: u64,
+}
+
+impl Faults {
+    pub(super) fn add(&mut self, fault: DiskFault, now: u64, seed: u64, name: &str) -> DiskFaultId {
+        self.next += 1;
+        let id = DiskFaultId(self.next);
+        let rng = Rng::stream(seed ^ now, name, "disk fault", 0);
+        self.active.push(Active { id, since: now, fault, rng });
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: DiskFaultId) {
+        self.active.retain(|active| active.id != id);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.active.clear();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.active.is_empty()
+    }
+
+    /// Whether this operation fails.
+    pub(super) fn fails(&mut self, op: DiskOp, path: &str) -> io::Result<()> {
+        for active in &mut self.active {
+            if let DiskFault::Fail { op: wanted, one_in, path: part } = &active.fault
+                && *wanted == op
+                && path.contains(part.as_str())
+                && active.rng.ratio(1, *one_in)
+            {
+                return Err(io::Error::from_raw_os_error(EIO));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn lies(&self, path: &str) -> bool {
+        self.active.iter().any(
+            |active| matches!(&active.fault, DiskFault::Lie { path: part } if path.contains(part.as_str())),
+        )
+    }
+
+    pub(super) fn full(&self) -> bool {
+        self.active.iter().any(|active| active.fault == DiskFault::Full)
+    }
+
+    /// How long an operation takes that would normally take `cost` ns.
+    pub(super) fn slowed(&self, mut cost: u64, now: u64) -> u64 {
+        for active in &self.active {
+            match active.fault {
+                DiskFault::Slow { factor } => cost = cost.saturating_mul(factor),
+                DiskFault::Stuck { limit } => {
+                    cost = cost.max((active.since + nanos_of(limit)).saturating_sub(now));
+                }
+                _ => {}
+            }
+        }
+        cost
+    }
+}
