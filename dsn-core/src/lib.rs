@@ -10,6 +10,7 @@ pub mod disk;
 pub mod driver;
 pub mod exec;
 pub mod hash;
+pub mod log;
 pub mod metrics;
 pub mod node;
 pub mod rng;

@@ -84,6 +84,8 @@ crate::options! {
         data_dirs: Vec<String> = ["./data"];
         /// Lines below this level are not logged.
         logging_start_level: LogLevel = LogLevel::Info, [mutable];
+        /// Levels for single modules, each `module::path=level`; they win over `logging_start_level`.
+        logging_targets: Vec<String> = Vec::new();
         /// Where log files go. Empty: to standard error only.
         log_dir: String = "";
         /// A log file that has reached this size is closed and a new one begun.

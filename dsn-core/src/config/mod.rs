@@ -76,7 +76,11 @@ struct Inner {
     table: Table,
     /// Mutable options that somebody reads or has set, by full name.
     cells: Mutex<BTreeMap<String, Cell>>,
+    /// Who wants to know when an option changes, by its full name.
+    watchers: Mutex<Vec<(String, Watcher)>>,
 }
+
+type Watcher = Arc<dyn Fn() + Send + Sync>;
 
 struct Cell {
     bits: Arc<AtomicU64>,
@@ -86,7 +90,8 @@ struct Cell {
 
 impl Config {
     fn new(schema: ConfigSchema, table: Table) -> Self {
-        Self { inner: Arc::new(Inner { schema, table, cells: Mutex::default() }) }
+        let (cells, watchers) = (Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { schema, table, cells, watchers }) }
     }
 
     /// The section that `T` declares.
@@ -170,9 +175,31 @@ impl Config {
         };
         let mut cells = self.inner.cells.lock();
         let fresh = || Cell { bits: Arc::default(), set: None };
-        let cell = cells.entry(full).or_insert_with(fresh);
+        let cell = cells.entry(full.clone()).or_insert_with(fresh);
         cell.bits.store(bits, Ordering::Relaxed);
         cell.set = Some(text);
+        drop(cells);
+        let watchers = self.inner.watchers.lock().clone();
+        watchers.iter().filter(|(name, _)| *name == full).for_each(|(_, watcher)| watcher());
+        Ok(())
+    }
+
+    /// Has `watcher` called after each change of a mutable option: for what cannot just look at a
+    /// [`Tunable`] when it needs it. Lasts as long as the configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError::UnknownOption`], [`ConfigError::Immutable`].
+    pub fn on_change(
+        &self,
+        name: &str,
+        watcher: impl Fn() + Send + Sync + 'static,
+    ) -> Result<(), ConfigError> {
+        let (path, schema) = self.resolve(name)?;
+        let name = full_name(&path, schema.key);
+        if !schema.mutable {
+            return Err(ConfigError::Immutable { name });
+        }
+        self.inner.watchers.lock().push((name, Arc::new(watcher)));
         Ok(())
     }
 
