@@ -168,7 +168,7 @@ impl Program {
 
     fn serve(&self, config: &Config, only: &[String]) -> Result<ExitCode, String> {
         let core: CoreOptions = config.section().map_err(|error| error.to_string())?;
-        //LOG
+        let log = crate::log::init(config).map_err(|error| error.to_string())?;
         let mut signals = signal_stream()?;
         let instances = instances(config, &core, only)?;
         if instances.is_empty() {
@@ -178,6 +178,9 @@ impl Program {
         let mut running = Vec::new();
         for instance in &instances {
             let node = self.start(instance, clock)?;
+            let commands = node.node().commands();
+            commands.add_version(format!("{} {}", self.name, self.version));
+            log.add_commands(commands, config);
             tracing::info!(node = node.node().name(), "started");
             running.push(node);
         }

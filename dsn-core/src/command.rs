@@ -184,21 +184,34 @@ impl fmt::Debug for Registration {
     }
 }
 
-impl Commands {
-    /// A registry with `help` and `version`, the latter answering with the given text.
-    pub fn new(version: impl Into<String>) -> Self {
+impl Default for Commands {
+    /// A registry with `help`.
+    fn default() -> Self {
         let commands = Self { table: Arc::default() };
-        let version = version.into();
         let table = Arc::downgrade(&commands.table);
-        commands.add("version", "", "Shows the version of this server.", move |_| {
-            CommandReply::done(version.clone())
-        });
         let purpose = "Lists the commands, or explains one.";
         commands.add("help", "[command]", purpose, move |call| {
             let Some(table) = table.upgrade() else { return CommandReply::done("") };
             CommandReply::done(help(&table.lock(), call.argument(0)))
         });
         commands
+    }
+}
+
+impl Commands {
+    /// A registry with `help` and `version`, the latter answering with the given text.
+    pub fn new(version: impl Into<String>) -> Self {
+        let commands = Self::default();
+        commands.add_version(version);
+        commands
+    }
+
+    /// Registers `version`.
+    pub fn add_version(&self, version: impl Into<String>) {
+        let version = version.into();
+        self.add("version", "", "Shows the version of this server.", move |_| {
+            CommandReply::done(version.clone())
+        });
     }
 
     /// Registers a command. `arguments` describes them for `help`, which shows `help` beside them.
@@ -286,8 +299,8 @@ impl Commands {
         let answer = Arc::new(Mutex::new(String::new()));
         let slot = answer.clone();
         self.run(&CommandCall::parse(line), ReplySink::new(move |text| *slot.lock() = text));
-        let text = answer.lock().clone();
-        text
+        let mut answer = answer.lock();
+        std::mem::take(&mut *answer)
     }
 
     /// The names of all commands, in order.

@@ -8,6 +8,7 @@ use crate::command::Commands;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::exec::{RawAddr, WorkerConfig, WorkerId, WorkerShared};
+use crate::log::NodeLabel;
 use crate::metrics::{MetricsOptions, Registry};
 use crate::stage::{Stage, StagePlan};
 use crate::time::Mono;
@@ -94,6 +95,7 @@ pub struct Node {
     metrics: Registry,
     commands: Commands,
     hooks: Hooks,
+    log_label: Arc<NodeLabel>,
     stopped: AtomicBool,
     vanished: AtomicU64,
     expired: AtomicU64,
@@ -151,6 +153,8 @@ impl Node {
         // A section that cannot be read has been reported by the loader.
         let metrics = config.as_ref().and_then(|config| config.section().ok());
         let metrics = metrics.unwrap_or_else(MetricsOptions::default);
+        let stage_names = stages.iter().map(|stage| stage.name().to_owned()).collect();
+        let log_label = Arc::new(NodeLabel { name: name.clone(), stages: stage_names });
         let workers =
             (0..plan.workers).map(|i| Arc::new(WorkerShared::new(WorkerId(i as u16)))).collect();
         Ok(Arc::new(Self {
@@ -164,8 +168,9 @@ impl Node {
             disk,
             seed,
             metrics: Registry::new(&metrics),
-            commands: Commands::new(env!("CARGO_PKG_VERSION")),
+            commands: Commands::default(),
             hooks: Hooks::default(),
+            log_label,
             stopped: AtomicBool::new(false),
             vanished: AtomicU64::new(0),
             expired: AtomicU64::new(0),
@@ -213,6 +218,11 @@ impl Node {
     /// Toollets.
     pub fn hooks(&self) -> &Hooks {
         &self.hooks
+    }
+
+    /// How log lines name the node and its stages.
+    pub fn log_label(&self) -> &Arc<NodeLabel> {
+        &self.log_label
     }
 
     pub(crate) fn hooks_on(&self) -> bool {

@@ -92,12 +92,14 @@ impl BlockingJob {
 
     /// Runs the job; the caller posts the completion to the worker's mailbox later ([`Self::deliver`]).
     pub(crate) fn run_only(self, ctx: &BlockingCtx<'_>) -> (Arc<WorkerShared>, Task) {
-        let Self { run, home, lost, .. } = self;
+        let Self { run, home, lost, code, stage } = self;
+        crate::log::set_task(Some((code.name(), stage.0)));
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(ctx)));
         let completion = match outcome {
             Ok(task) => task,
             Err(panic) => lost(super::worker::panic_text(&*panic)),
         };
+        crate::log::set_task(None);
         (home, completion)
     }
 }

@@ -247,6 +247,7 @@ impl Ctx<'_> {
         let outcome = catch_unwind(AssertUnwindSafe(|| f(self)));
         (self.code, self.deadline, self.current) = (outer_code, outer_deadline, outer);
         self.core.end_event(code, begun);
+        crate::log::set_task(Some((outer_code.name(), self.core.node.spec(outer_code).stage.0)));
         match outcome {
             Ok(value) => Some(value),
             Err(panic) => {

@@ -14,6 +14,7 @@ use super::wheel::Wheel;
 use crate::code::{Code, CodeDef, CodeKind, Priority};
 use crate::driver::{Driver, IoEvent, Park};
 use crate::hash::mix64;
+use crate::log;
 use crate::node::Node;
 use crate::rng::Rng;
 use crate::time::Mono;
@@ -109,6 +110,7 @@ impl WorkerCore {
         self.trace ^= begun.nanos();
         self.trace(code.name_hash());
         self.ran += 1;
+        log::set_task(Some((code.name(), self.node.spec(code).stage.0)));
         if self.node.hooks_on() {
             self.node.hooks().on_begin(&self.node, code, enqueued, begun);
         }
@@ -124,6 +126,7 @@ impl WorkerCore {
         if self.node.hooks_on() {
             self.node.hooks().on_end(&self.node, code, took);
         }
+        log::set_task(None);
     }
 }
 
@@ -202,6 +205,8 @@ impl Worker {
 
     /// Native loop: turns until the node stops.
     pub fn run(&mut self) {
+        let thread = log::Thread::Worker(self.core.shared.id.0);
+        log::set_thread(Some((self.core.node.log_label(), thread)));
         let mut turn = Turn { ran: 0, more: true, next_timer: None };
         while !self.core.node.is_stopped() {
             let park = match (turn.more, turn.next_timer) {
@@ -290,6 +295,7 @@ impl Worker {
             let mut ctx =
                 Ctx { core: &mut self.core, current: Some(raw), code: &IO_READY, deadline: None };
             ctx.core.ran += 1;
+            log::set_task(Some((IO_READY.name(), ctx.core.node.spec(&IO_READY).stage.0)));
             let outcome = catch_unwind(AssertUnwindSafe(|| resident.on_io(&mut ctx, event, token)));
             match outcome {
                 Ok(()) => ctx.finish(raw, resident),

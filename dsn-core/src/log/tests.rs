@@ -151,6 +151,7 @@ fn file_names(dir: &Path) -> Vec<String> {
 struct TempDir(PathBuf);
 
 impl TempDir {
+    #[expect(clippy::disallowed_methods, reason = "looks at real log files")]
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("dsn-log-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
@@ -159,6 +160,7 @@ impl TempDir {
 }
 
 impl Drop for TempDir {
+    #[expect(clippy::disallowed_methods, reason = "looks at real log files")]
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -189,7 +191,6 @@ fn files_rotate_and_the_oldest_go() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "looks at real log files")]
 fn every_line_is_in_the_file_when_it_is_logged() {
     let dir = TempDir::new("written");
     let log_dir = format!("core.log_dir={}", dir.0.display());

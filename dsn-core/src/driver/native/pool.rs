@@ -2,6 +2,7 @@
 
 use super::clock::NativeClock;
 use crate::exec::{BlockingCtx, BlockingJob};
+use crate::log::{Thread, set_thread};
 use crate::node::Node;
 use crate::stage::Executor;
 use crossbeam::channel::{Receiver, Sender, unbounded};
@@ -38,7 +39,7 @@ impl Pools {
                 let node = Arc::downgrade(node);
                 let thread = std::thread::Builder::new()
                     .name(format!("{name}-{index}"))
-                    .spawn(move || work(&receiver, &node, clock))?;
+                    .spawn(move || work(&receiver, &node, clock, index as u16))?;
                 threads.push(thread);
             }
         }
@@ -73,9 +74,12 @@ impl Pools {
     }
 }
 
-fn work(receiver: &Receiver<BlockingJob>, node: &Weak<Node>, clock: NativeClock) {
+fn work(receiver: &Receiver<BlockingJob>, node: &Weak<Node>, clock: NativeClock, number: u16) {
     let now = move || clock.now();
     let wall = move || clock.wall();
+    if let Some(node) = node.upgrade() {
+        set_thread(Some((node.log_label(), Thread::Pool(number))));
+    }
     while let Ok(job) = receiver.recv() {
         let Some(node) = node.upgrade() else { return };
         let stage = job.stage();
