@@ -47,6 +47,12 @@ struct OpenLog {
     snapshot_len: u64,
 }
 
+/// A file of the store.
+struct StoreFile {
+    name: String,
+    generation: u64,
+}
+
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Failed(format!("{what} {}: {error}", path.display()))
 }
@@ -67,8 +73,8 @@ impl LocalStore {
         self.dir.join(format!("{kind}{generation}"))
     }
 
-    /// Generations that have a snapshot, and every file name with its generation.
-    fn files(&self) -> Result<(Vec<u64>, Vec<(String, u64)>), StoreError> {
+    /// The generations that have a snapshot, and every file.
+    fn files(&self) -> Result<(Vec<u64>, Vec<StoreFile>), StoreError> {
         let entries =
             self.disk.list(&self.dir).map_err(|error| failed("list", &self.dir, &error))?;
         let mut snapshots = Vec::new();
@@ -77,9 +83,9 @@ impl LocalStore {
             let number = |kind: &str| entry.name.strip_prefix(kind)?.parse::<u64>().ok();
             if let Some(generation) = number(SNAPSHOT) {
                 snapshots.push(generation);
-                files.push((entry.name.clone(), generation));
+                files.push(StoreFile { name: entry.name.clone(), generation });
             } else if let Some(generation) = number(LOG) {
-                files.push((entry.name.clone(), generation));
+                files.push(StoreFile { name: entry.name.clone(), generation });
             }
         }
         Ok((snapshots, files))
@@ -90,7 +96,7 @@ impl LocalStore {
         self.image = Image::default();
         let (snapshots, files) = self.files()?;
         let Some(generation) = snapshots.into_iter().max() else {
-            if let Some((name, _)) = files.first() {
+            if let Some(StoreFile { name, .. }) = files.first() {
                 return Err(StoreError::Damaged {
                     file: self.dir.join(name).display().to_string(),
                     offset: 0,
@@ -183,9 +189,9 @@ impl LocalStore {
             .open(&path, OpenMode::CreateNew)
             .map_err(|error| failed("create", &path, &error))?;
         self.disk.sync_dir(&self.dir).map_err(|error| failed("sync", &self.dir, &error))?;
-        for (name, older) in self.files()?.1 {
-            if older < generation {
-                let path = self.dir.join(name);
+        for file in self.files()?.1 {
+            if file.generation < generation {
+                let path = self.dir.join(file.name);
                 self.disk.unlink(&path).map_err(|error| failed("remove", &path, &error))?;
             }
         }

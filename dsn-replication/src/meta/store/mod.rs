@@ -12,6 +12,8 @@
 //! After any error the owner must stop acting on what it holds in memory: whether the failed change is stored is
 //! unknown until the store is opened again.
 
+#[cfg(test)]
+pub(crate) mod crash_disk;
 pub mod local;
 mod log;
 #[cfg(test)]

@@ -1,0 +1,95 @@
+//! Everybody in the last group is gone: which former member may go on with its data?
+//!
+//! Logs need not be synced, so the very last member may have lost what it acknowledged; where there were two or more,
+//! the one before it serves as a cross-check. Nobody is chosen on guesses: a former member that is not alive, or has
+//! not reported what it holds, is waited for, and one that provably lacks what was committed is not taken.
+
+use dsn_rpc::address::RpcAddress;
+
+use crate::wire::config::ReplicaInfo;
+
+/// What is known about a former member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Former {
+    /// The server.
+    pub node: RpcAddress,
+    /// Whether it is alive.
+    pub alive: bool,
+    /// Whether it has reported everything it holds since it was found alive.
+    pub collected: bool,
+    /// Ballot, committed decree and prepared decree of its replica; `None` when it holds none.
+    pub replica: Option<(i64, i64, i64)>,
+}
+
+impl Former {
+    /// From a server's report.
+    #[must_use]
+    pub fn reported(info: &ReplicaInfo) -> (i64, i64, i64) {
+        (info.ballot, info.last_committed_decree, info.last_prepared_decree)
+    }
+}
+
+/// The former member that may become primary. `former` is in the order in which they left, the last one last;
+/// `committed` is the highest commit point that anybody ever reported.
+///
+/// # Errors
+/// A sentence for the operator: who is waited for, or why nobody fits.
+pub fn choose(former: &[Former], committed: i64) -> Result<RpcAddress, String> {
+    let pair = &former[former.len().saturating_sub(2)..];
+    if let Some(away) = pair.iter().find(|one| !one.alive) {
+        return Err(format!("waits for {}, which is not alive", away.node));
+    }
+    if let Some(silent) = pair.iter().find(|one| !one.collected) {
+        return Err(format!("waits for the report of {}", silent.node));
+    }
+    let numbers = |one: &Former| one.replica.unwrap_or((-1, -1, -1));
+    let chosen = match pair {
+        [] => return Err("no former member is known".to_owned()),
+        [only] => return alone(only, committed),
+        [first, last, ..] => {
+            let (ballot_a, committed_a, prepared_a) = numbers(first);
+            let (ballot_b, committed_b, prepared_b) = numbers(last);
+            if first.replica.is_none() && last.replica.is_none() {
+                return Err(format!("neither {} nor {} holds a replica", first.node, last.node));
+            }
+            let opposed = (ballot_a > ballot_b && committed_a < committed_b)
+                || (ballot_a < ballot_b && committed_a > committed_b);
+            if opposed {
+                return Err(format!(
+                    "{} has ballot {ballot_a} and committed {committed_a}, {} has ballot {ballot_b} and \
+                     committed {committed_b}",
+                    first.node, last.node
+                ));
+            }
+            let newer = (ballot_a, committed_a, prepared_a) > (ballot_b, committed_b, prepared_b);
+            if newer { first } else { last }
+        }
+    };
+    if chosen.replica.is_none() {
+        return Err(format!("{} holds no replica any more", chosen.node));
+    }
+    let (_, _, prepared) = numbers(chosen);
+    if prepared < committed {
+        return Err(format!(
+            "{} has prepared up to {prepared}, but {committed} was committed",
+            chosen.node
+        ));
+    }
+    Ok(chosen.node)
+}
+
+/// Nobody else ever had the data: whatever the server still has is all there is.
+fn alone(only: &Former, committed: i64) -> Result<RpcAddress, String> {
+    let Some((_, _, prepared)) = only.replica else {
+        return Err(format!("{} holds no replica any more", only.node));
+    };
+    if prepared < committed {
+        tracing::error!(
+            node = %only.node,
+            prepared,
+            committed,
+            "the only replica has lost committed mutations; going on with what it has"
+        );
+    }
+    Ok(only.node)
+}

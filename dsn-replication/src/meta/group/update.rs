@@ -1,0 +1,165 @@
+//! A replica server reports that a group has changed: the fence between the old group and the new one.
+//!
+//! The ballot of the report must be the next one, and the report must be exactly the change that it says it is; the
+//! group that is stored is computed here, from the one that is known and the kind of change. A report that was made
+//! already is answered as it was (its sender did not hear). While a change is being written, others of the same
+//! group are told to come again.
+
+use dsn_core::time::Mono;
+use dsn_rpc::error_code::ErrorCode;
+use dsn_rpc::gpid::Gpid;
+
+use super::membership::{ChangeError, change, same_members};
+use crate::meta::state::app::{Pending, is_member, partition_key, record};
+use crate::meta::state::{Answer, Cluster, Step, Ticket};
+use crate::meta::store::Change;
+use crate::options::FunctionLevel;
+use crate::wire::config::{
+    ConfigType, ConfigurationUpdateRequest, ConfigurationUpdateResponse, PartitionConfiguration,
+};
+
+/// What a report leads to.
+enum Verdict {
+    /// This answer, now.
+    Answer(ErrorCode),
+    /// The answer of the change that is being written.
+    Join,
+    /// A change.
+    Make(Box<PartitionConfiguration>),
+}
+
+impl Cluster {
+    /// A replica server reports a change of a group; answered when it is durable.
+    pub fn update_configuration(&mut self, ticket: Ticket, request: &ConfigurationUpdateRequest) {
+        let gpid = request.config.pid;
+        match self.judge(request) {
+            Verdict::Answer(err) => {
+                let config = self.partition(gpid).map(|partition| self.named(&partition.config));
+                let config = config.unwrap_or_else(|| request.config.clone());
+                let response = ConfigurationUpdateResponse { err, config };
+                self.reply(ticket, Answer::Update(response));
+            }
+            Verdict::Join => {
+                if let Some(pending) = self.partition_mut(gpid).and_then(|p| p.pending.as_mut()) {
+                    // The sender waits for one answer at a time: the newest ticket is the one it still knows.
+                    let outdated = std::mem::replace(&mut pending.tickets, vec![ticket]);
+                    for ticket in outdated {
+                        let response = ConfigurationUpdateResponse {
+                            err: ErrorCode::IoPending,
+                            config: request.config.clone(),
+                        };
+                        self.reply(ticket, Answer::Update(response));
+                    }
+                }
+            }
+            Verdict::Make(config) => self.write_group(*config, vec![ticket]),
+        }
+    }
+
+    fn judge(&self, request: &ConfigurationUpdateRequest) -> Verdict {
+        let gpid = request.config.pid;
+        let Some(app) = self.apps.get(&gpid.app_id).filter(|app| app.is_serving()) else {
+            return Verdict::Answer(ErrorCode::ObjectNotFound);
+        };
+        let Some(partition) = self.partition(gpid) else {
+            return Verdict::Answer(ErrorCode::ObjectNotFound);
+        };
+        let current = &partition.config;
+        let known = |config: &PartitionConfiguration| {
+            request.config.ballot == config.ballot && same_members(&request.config, config)
+        };
+        if known(current) {
+            return Verdict::Answer(ErrorCode::Ok);
+        }
+        if self.effective_level() < FunctionLevel::Freezed || self.is_frozen_for(request) {
+            return Verdict::Answer(ErrorCode::StateFreezed);
+        }
+        if let Some(pending) = &partition.pending {
+            return match known(&pending.config) {
+                true => Verdict::Join,
+                false => Verdict::Answer(ErrorCode::IoPending),
+            };
+        }
+        if request.config.ballot != current.ballot + 1 {
+            return Verdict::Answer(ErrorCode::InvalidVersion);
+        }
+        match self.checked_change(current, request) {
+            Ok(after) => Verdict::Make(Box::new(after)),
+            Err(error) => {
+                tracing::warn!(
+                    %gpid,
+                    kind = %request.config_type,
+                    node = %request.node,
+                    table = app.info.app_name,
+                    %error,
+                    "refused a change of a group"
+                );
+                Verdict::Answer(ErrorCode::InvalidState)
+            }
+        }
+    }
+
+    /// While membership is frozen, a restarted primary may still go on: its group stays as it is.
+    fn is_frozen_for(&self, request: &ConfigurationUpdateRequest) -> bool {
+        self.effective_level() == FunctionLevel::Freezed
+            && request.config_type != ConfigType::PrimaryForceUpdateBallot
+    }
+
+    fn checked_change(
+        &self,
+        current: &PartitionConfiguration,
+        request: &ConfigurationUpdateRequest,
+    ) -> Result<PartitionConfiguration, ChangeError> {
+        let mut after = change(current, request.config_type, request.node)?;
+        if !same_members(&after, &request.config) {
+            return Err(ChangeError::IsNot("placed as the change says"));
+        }
+        if request.config_type == ConfigType::AssignPrimary && !current.last_drops.is_empty() {
+            // There is data somewhere: only the server that was chosen for having it may go on with it.
+            let chosen = self.partition(current.pid).and_then(|p| p.proposal.as_ref());
+            if !chosen.is_some_and(|p| p.node == request.node && p.kind == request.config_type) {
+                return Err(ChangeError::IsNot("the one that was chosen"));
+            }
+        }
+        after.last_committed_decree =
+            after.last_committed_decree.max(request.config.last_committed_decree);
+        Ok(after)
+    }
+
+    /// Makes a group durable.
+    pub(super) fn write_group(&mut self, config: PartitionConfiguration, tickets: Vec<Ticket>) {
+        let gpid = config.pid;
+        let Some(partition) = self.partition_mut(gpid) else { return };
+        let change = Change::set(partition_key(gpid), partition.version, record(&config));
+        partition.pending = Some(Pending { config, tickets });
+        self.write(vec![change], Step::Group(gpid));
+    }
+
+    pub(in crate::meta) fn group_written(&mut self, gpid: Gpid, now: Mono) {
+        let Some(partition) = self.partition_mut(gpid) else { return };
+        let Some(Pending { config, tickets }) = partition.pending.take() else { return };
+        let lost = partition
+            .config
+            .secondaries
+            .iter()
+            .chain([&partition.config.primary])
+            .any(|node| node.is_valid() && !is_member(&config, *node));
+        if lost {
+            partition.dropped_at = Some(now);
+        }
+        tracing::info!(
+            %gpid,
+            ballot = config.ballot,
+            primary = %config.primary,
+            secondaries = ?config.secondaries,
+            "a group has changed"
+        );
+        let answer =
+            ConfigurationUpdateResponse { err: ErrorCode::Ok, config: self.named(&config) };
+        self.install(config);
+        for ticket in tickets {
+            self.reply(ticket, Answer::Update(answer.clone()));
+        }
+        self.cure(gpid, now);
+    }
+}

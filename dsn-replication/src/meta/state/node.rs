@@ -1,0 +1,93 @@
+//! Replica servers: what they are members of, and what they reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dsn_rpc::address::RpcAddress;
+use dsn_rpc::gpid::Gpid;
+
+use super::Cluster;
+use super::app::members;
+use crate::wire::config::{PartitionConfiguration, ReplicaInfo};
+
+/// A replica server.
+#[derive(Debug, Default)]
+pub struct Node {
+    /// Partitions it is primary of.
+    pub primaries: BTreeSet<Gpid>,
+    /// Partitions it is secondary of.
+    pub secondaries: BTreeSet<Gpid>,
+    /// Partitions it was proposed to become primary of.
+    pub planned_primaries: BTreeSet<Gpid>,
+    /// Partitions it was proposed to become secondary of.
+    pub planned_secondaries: BTreeSet<Gpid>,
+    /// Everything it said it holds, since it was last found alive or restarted; `None` before its first report.
+    pub reported: Option<BTreeMap<Gpid, ReplicaInfo>>,
+}
+
+/// How much a server has to do, with what is planned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Load {
+    /// Primaries of the table at hand.
+    pub app_primaries: usize,
+    /// Replicas of the table at hand.
+    pub app_replicas: usize,
+    /// Primaries of all tables.
+    pub primaries: usize,
+    /// Replicas of all tables.
+    pub replicas: usize,
+}
+
+fn of_app(set: &BTreeSet<Gpid>, app_id: i32) -> usize {
+    set.range(Gpid::new(app_id, i32::MIN)..=Gpid::new(app_id, i32::MAX)).count()
+}
+
+impl Node {
+    /// Its load, as placement of a partition of `app_id` sees it.
+    pub fn load(&self, app_id: i32) -> Load {
+        let app_primaries =
+            of_app(&self.primaries, app_id) + of_app(&self.planned_primaries, app_id);
+        let app_secondaries =
+            of_app(&self.secondaries, app_id) + of_app(&self.planned_secondaries, app_id);
+        let primaries = self.primaries.len() + self.planned_primaries.len();
+        Load {
+            app_primaries,
+            app_replicas: app_primaries + app_secondaries,
+            primaries,
+            replicas: primaries + self.secondaries.len() + self.planned_secondaries.len(),
+        }
+    }
+
+    /// Partitions it is a member of.
+    pub fn partitions(&self) -> impl Iterator<Item = Gpid> {
+        self.primaries.iter().chain(&self.secondaries).copied()
+    }
+}
+
+impl Cluster {
+    /// Enters a group at its members.
+    pub(in crate::meta) fn link(&mut self, config: &PartitionConfiguration) {
+        for node in members(config) {
+            let entry = self.nodes.entry(node).or_default();
+            let set =
+                if node == config.primary { &mut entry.primaries } else { &mut entry.secondaries };
+            set.insert(config.pid);
+        }
+    }
+
+    /// Removes a group from its members.
+    pub(in crate::meta) fn unlink(&mut self, config: &PartitionConfiguration) {
+        for node in members(config) {
+            if let Some(entry) = self.nodes.get_mut(&node) {
+                entry.primaries.remove(&config.pid);
+                entry.secondaries.remove(&config.pid);
+            }
+        }
+    }
+
+    /// What a server reported is no longer true: it is dead or was started anew.
+    pub(in crate::meta) fn forget_reports(&mut self, node: RpcAddress) {
+        if let Some(entry) = self.nodes.get_mut(&node) {
+            entry.reported = None;
+        }
+    }
+}
