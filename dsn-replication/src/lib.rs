@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod codes;
 pub mod failure_detector;
 pub mod gate;
 pub mod ids;
