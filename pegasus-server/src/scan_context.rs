@@ -4,9 +4,9 @@
 //! gives another id. So a repeated request for a batch, whose first answer was lost, finds nothing,
 //! and its client opens a new scan, instead of silently missing a batch.
 //!
-//! Ids are never negative, which clients would not clear. Their upper half is random, so that an id of another replica, or
-//! of this one before a restart, is almost certainly unknown. They grow, so the order of ids is the order
-//! of age.
+//! Ids are never negative, which clients would not clear. Their upper half is random, so that an id of another
+//! replica, or of this one before a restart, is almost certainly unknown. They grow, so the order of ids is the
+//! order of age.
 
 use std::collections::BTreeMap;
 

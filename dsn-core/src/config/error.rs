@@ -44,7 +44,7 @@ pub enum ConfigError {
         section: &'static str,
     },
     /// No option has this name.
-    #[error("no option is called {name:?}{}", hint.as_ref().map(|h| format!("; did you mean {h:?}?")).unwrap_or_default())]
+    #[error("no option is called {name:?}{}", suggestion(hint.as_deref()))]
     UnknownOption {
         /// The name asked for.
         name: String,
@@ -67,6 +67,10 @@ pub enum ConfigError {
         /// The type and range.
         expected: String,
     },
+}
+
+fn suggestion(hint: Option<&str>) -> String {
+    hint.map(|hint| format!("; did you mean {hint:?}?")).unwrap_or_default()
 }
 
 fn list(problems: &[Problem]) -> String {

@@ -2,9 +2,9 @@
 //!
 //! A replica server sends a beacon every interval. When the meta server acknowledges one that was sent at `T`, the
 //! replica server may serve until `T + lease` by its own monotonic clock; the meta server takes it for dead
-//! not before `T' + grace` by its clock, where `T'` is when the beacon arrived, so `T' >= T`. As long as both clocks run
-//! at the same rate within [`MAX_DRIFT_PERCENT`], [`Timing`] makes sure that the lease has ended before the
-//! death is declared. Wall clocks play no part.
+//! not before `T' + grace` by its clock, where `T'` is when the beacon arrived, so `T' >= T`. As long as both
+//! clocks run at the same rate within [`MAX_DRIFT_PERCENT`], [`Timing`] makes sure that the lease has ended before
+//! the death is declared. Wall clocks play no part.
 //!
 //! Only an acknowledgement of the *leader* renews a lease. Waking up late (a stopped process, a starved worker) is
 //! covered on both sides: a lease is looked at when it is used, not when a timer fires, and a meta server that was

@@ -4,8 +4,8 @@
 //! "Now" is the timestamp of the newest mutation applied here, never a clock: mutation timestamps only
 //! grow, so whatever is expired at it is expired for every mutation still to come. Dropping it early
 //! or late therefore cannot change what any replica computes. (The price: a table without any
-//! writes keeps expired records until the next heartbeat mutation.) The rewritten expiry does depend on when compaction runs and so
-//! differs between replicas by the time between their compactions, as it always has.
+//! writes keeps expired records until the next heartbeat mutation.) The rewritten expiry does depend on when
+//! compaction runs and so differs between replicas by the time between their compactions, as it always has.
 //!
 //! The expiry is the first four bytes, big endian, of a stored value in both value schemas.
 

@@ -1,7 +1,8 @@
 //! Proposals: what a replica server was asked to do, until it shows or makes no sense any more.
 //!
-//! They travel one way and may be lost, so they are repeated: soon at first, then ever less often. What is planned counts
-//! as load, so that a thousand new partitions do not all go to the server that was emptiest before the first.
+//! They travel one way and may be lost, so they are repeated: soon at first, then ever less often. What is planned
+//! counts as load, so that a thousand new partitions do not all go to the server that was emptiest before the
+//! first.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Where the meta server keeps what must survive: a small tree of versioned values.
 //!
-//! Keys are paths (`/apps/2/0`), values are opaque. A change names the version it replaces (compare and swap) and carries
-//! the epoch of the leader that makes it, so that neither a forgotten second writer nor a leader that was paused and
-//! replaced can overwrite newer state: fencing is by version and epoch, not by hope.
+//! Keys are paths (`/apps/2/0`), values are opaque. A change names the version it replaces (compare and swap) and
+//! carries the epoch of the leader that makes it, so that neither a forgotten second writer nor a leader that was
+//! paused and replaced can overwrite newer state: fencing is by version and epoch, not by hope.
 //!
 //! Implementations block and are used from a blocking stage only, by one owner at a time (`&mut self`): the owner
 //! hands the store to a job and gets it back with the outcome. [`local`] is the embedded one. A store on ZooKeeper maps

@@ -1,8 +1,8 @@
 //! `pegasus-bench`: load on a Pegasus table or, with the same client, on a Redis server.
 //!
-//! One thread, one resident: requests are encoded into the connections' write buffers, each connection is written at most
-//! once per turn, replies are judged where they were received. See `args` for what can be asked for, `engine` for the
-//! phases of a run, `report` for what comes out.
+//! One thread, one resident: requests are encoded into the connections' write buffers, each connection is written
+//! at most once per turn, replies are judged where they were received. See `args` for what can be asked for,
+//! `engine` for the phases of a run, `report` for what comes out.
 //!
 //! Exit status: 0 done, 1 no result, 2 bad flags, 3 `--read-back` found misses or wrong values.
 

@@ -1,7 +1,7 @@
 //! Pegasus's client protocol as its Go and Python clients speak it: `THFT` header version 0, thrift bodies.
 //!
-//! Requests are written straight into the connection's buffer. Replies of single records are read in place; those of many
-//! records go through the message types of the library.
+//! Requests are written straight into the connection's buffer. Replies of single records are read in place; those
+//! of many records go through the message types of the library.
 
 use crate::records::{Checker, Records, Tally};
 use crate::routes::Routes;

@@ -5,8 +5,8 @@
 //! snapshot costs a copy of the index and nothing until then.
 //!
 //! Durable is what [`image`] wrote last, one file replaced atomically by each flush. Nothing else is on
-//! disk: dropping the engine, or a power loss, loses what came after the last flush. Nothing ever blocks except the file
-//! operations of flush and copy.
+//! disk: dropping the engine, or a power loss, loses what came after the last flush. Nothing ever blocks except the
+//! file operations of flush and copy.
 
 mod image;
 
