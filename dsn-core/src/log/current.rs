@@ -57,6 +57,23 @@ pub fn set_thread(place: Option<(&Arc<NodeLabel>, Thread)>) {
     NODE.with_borrow_mut(|node| *node = place.map(|(label, thread)| (label.clone(), thread)));
 }
 
+/// Like [`set_thread`], until the result is dropped: for the simulator, whose one thread is many.
+pub fn as_thread(label: &Arc<NodeLabel>, thread: Thread) -> AsThread {
+    set_thread(Some((label, thread)));
+    AsThread(())
+}
+
+/// While it lives, lines of this thread bear the node given to [`as_thread`].
+#[derive(Debug)]
+#[must_use = "lines bear the node's name as long as this lives"]
+pub struct AsThread(());
+
+impl Drop for AsThread {
+    fn drop(&mut self) {
+        set_thread(None);
+    }
+}
+
 /// From now on this thread runs an event with this code in the stage of this index, or none. Costs about a
 /// nanosecond.
 pub fn set_task(task: Option<(&'static str, u16)>) {

@@ -39,7 +39,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use crate::command::{CommandReply, Commands};
 use crate::config::{Config, ConfigError, CoreOptions, LogLevel, Tunable};
 
-pub use current::{NodeLabel, Thread, set_task, set_thread, set_virtual_time};
+pub use current::{AsThread, NodeLabel, Thread, as_thread, set_task, set_thread, set_virtual_time};
 pub use filter::BadTarget;
 pub use format::LINE_MAX;
 

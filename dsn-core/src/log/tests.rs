@@ -7,7 +7,10 @@ use tracing::subscriber::with_default;
 use tracing::{debug, error, info, warn};
 
 use super::*;
+use crate::app::{AppError, AppHost, ServiceApp};
 use crate::config::{Loader, core_schema};
+use crate::exec::{Addr, BlockingCtx, Ctx};
+use crate::sim::{NodeSpec, Sim, SimOptions};
 use crate::time::Wall;
 
 #[derive(Clone, Default)]
@@ -211,4 +214,61 @@ fn a_directory_that_cannot_be_made_is_an_error() {
     let options = config(&["core.log_dir=/dev/null/log"]).section().expect("registered");
     let error = Logger::new(&options).expect_err("no directory");
     assert!(error.to_string().starts_with("cannot log to /dev/null/log: "), "{error}");
+}
+
+crate::task_codes! {
+    CODES;
+    LPC_LOG_LATER: Compute, Common, "THREAD_POOL_REPLICATION";
+    LPC_LOG_JOB: Blocking, Common, "THREAD_POOL_SCAN";
+}
+
+/// Says something when it starts, from a timer, and from a thread that may block.
+struct Talker;
+
+impl ServiceApp for Talker {
+    fn start(&mut self, ctx: &mut Ctx<'_>, me: Addr<AppHost>) -> Result<(), AppError> {
+        info!("begin");
+        let timer = ctx.after(me, &LPC_LOG_LATER, std::time::Duration::from_secs(90), |_, _| {
+            info!("later");
+        });
+        let _ = timer;
+        let job = |_: &BlockingCtx<'_>| info!("job");
+        ctx.offload(&LPC_LOG_JOB, job, me, |_, (), _| {});
+        Ok(())
+    }
+}
+
+#[test]
+fn simulated_nodes_log_under_their_names_in_virtual_time() {
+    crate::code::register(CODES);
+    logged(&config(&[]), |memory, _| {
+        let mut sim = Sim::new(7, SimOptions::default());
+        for name in ["n1", "n2"] {
+            let last = name.as_bytes()[1] - b'0';
+            let ip = std::net::IpAddr::from([10, 0, 0, last]);
+            let node = sim.add_node(NodeSpec::new(name, ip, 1, || Box::new(Talker)));
+            sim.start(node).expect("started");
+        }
+        sim.run_for(std::time::Duration::from_secs(100));
+        info!("between the turns");
+        drop(sim);
+        let lines: Vec<String> = memory.take().iter().map(|line| prefix_of(line)).collect();
+        for name in ["n1", "n2"] {
+            for line in [
+                format!("00:00 {name} DEFAULT/w0 LPC_APP_START begin"),
+                format!("01:30 {name} REPLICATION/w0 LPC_LOG_LATER later"),
+                format!("00:00 {name} SCAN/p0 LPC_LOG_JOB job"),
+            ] {
+                assert!(lines.contains(&line), "{line} is not among {lines:#?}");
+            }
+        }
+        assert_eq!(lines.last().map(String::as_str), Some("01:40 - - - turns"));
+    });
+}
+
+/// Minutes and seconds, node, place, code, and the last word of a line.
+fn prefix_of(line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    let (place, last) = (words[2..5].join(" "), words[words.len() - 1]);
+    format!("{} {place} {last}", &words[1][3..8])
 }

@@ -6,6 +6,7 @@
 use super::queue::Event;
 use super::world::{FinishedJob, World};
 use crate::exec::{BlockingCtx, BlockingJob};
+use crate::log;
 use crate::node::Node;
 use crate::rng::Rng;
 use crate::stage::Executor;
@@ -101,7 +102,9 @@ pub(super) fn run_job(world: &Rc<RefCell<World>>, node: u16, index: u16, of: &Ar
         let (at, clock) = local();
         clock.wall(at)
     };
+    let log = log::as_thread(of.log_label(), log::Thread::Pool(index));
     let (home, task) = job.run_only(&BlockingCtx::new(of, &now, &wall));
+    drop(log);
     let mut world = world.borrow_mut();
     let world = &mut *world;
     let host = &mut world.nodes[usize::from(node)];

@@ -11,6 +11,7 @@ use crate::code::Code;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::exec::{Addr, Ctx, Resident, Worker, WorkerConfig, WorkerId};
+use crate::log;
 use crate::node::{CodeOverride, Node, NodeParts};
 use crate::rng::Rng;
 use crate::stage::StagePlan;
@@ -362,7 +363,9 @@ impl Sim {
     ) -> Option<R> {
         let process = self.nodes[id.index()].process.as_mut()?;
         self.world.borrow_mut().spent = 0;
+        let log = log::as_thread(process.node.log_label(), log::Thread::Worker(worker.0));
         let result = process.workers[worker.index()].enter(code, f);
+        drop(log);
         self.after_work(id, Some(worker));
         self.is_up(id).then_some(result)
     }

@@ -10,6 +10,7 @@ use super::trace::Step;
 use super::world::{NEVER, NodeState, World};
 use crate::driver::Park;
 use crate::exec::WorkerId;
+use crate::log;
 use crate::node::Node;
 use crate::rng::Rng;
 use crate::time::nanos_of;
@@ -282,8 +283,10 @@ impl Sim {
     fn turn(&mut self, id: NodeId, worker: WorkerId) {
         let Some(process) = &mut self.nodes[id.index()].process else { return };
         self.world.borrow_mut().spent = 0;
+        let log = log::as_thread(process.node.log_label(), log::Thread::Worker(worker.0));
         let runner = &mut process.workers[worker.index()];
         runner.turn(Park::No);
+        drop(log);
         let hash = runner.trace_hash();
         self.world.borrow_mut().record("turn", u64::from(id.0), u64::from(worker.0), hash);
         self.after_work(id, Some(worker));

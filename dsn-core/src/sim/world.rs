@@ -8,14 +8,16 @@ use super::options::SimOptions;
 use super::queue::{Event, Queue};
 use super::trace::{Step, Trace};
 use crate::exec::{Task, WorkerShared};
+use crate::log;
 use crate::node::StageId;
 use crate::rng::Rng;
-use crate::time::Mono;
+use crate::time::{Mono, Wall};
 use parking_lot::Mutex;
 use slab::Slab;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Never, as a time.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -117,6 +119,12 @@ pub(super) struct World {
     pub(super) time: Arc<AtomicU64>,
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        log::set_virtual_time(None);
+    }
+}
+
 impl World {
     pub(super) fn new(seed: u64, options: SimOptions) -> Self {
         Self {
@@ -141,6 +149,10 @@ impl World {
     pub(super) fn advance(&mut self, to: u64) {
         self.now = self.now.max(to);
         self.time.store(self.now, Ordering::Relaxed);
+        // Lines of all nodes bear the world's time, not that of their own, possibly wrong, clocks.
+        let wall =
+            Wall::from_unix_seconds(self.options.wall_start) + Duration::from_nanos(self.now);
+        log::set_virtual_time(Some(wall));
     }
 
     pub(super) fn record(&mut self, what: &'static str, who: u64, detail: u64, hash: u64) {
