@@ -2,25 +2,31 @@
 
 use dsn_core::code::Code;
 use dsn_replication::wire::admin::{
-    AppEnvOperation, ClusterInfoRequest, ClusterInfoResponse, CreateAppOptions, CreateAppRequest,
-    CreateAppResponse, DropAppOptions, DropAppRequest, DropAppResponse, ListAppsRequest,
-    ListAppsResponse, ListNodesRequest, ListNodesResponse, NodeInfo, NodeStatus, RecallAppRequest,
-    RecallAppResponse, UpdateAppEnvRequest, UpdateAppEnvResponse,
+    AppEnvOperation, ClusterInfoRequest, ClusterInfoResponse, Command, CreateAppOptions,
+    CreateAppRequest, CreateAppResponse, DropAppOptions, DropAppRequest, DropAppResponse,
+    ListAppsRequest, ListAppsResponse, ListNodesRequest, ListNodesResponse, NodeInfo, NodeStatus,
+    RecallAppRequest, RecallAppResponse, UpdateAppEnvRequest, UpdateAppEnvResponse,
 };
 use dsn_replication::wire::config::{AppInfo, AppStatus, QueryCfgRequest, QueryCfgResponse};
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::thrift::{Decode, Encode};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::client::PegasusClient;
 use crate::codes;
 use crate::core::LPC_CLIENT_SUBMIT;
-use crate::error::{ClientError, Reason};
+use crate::error::{ClientError, Place, Reason};
+use crate::ops::Kind;
 use crate::pending::pending;
 
 /// How long a question to the meta server may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one attempt to make a table may take while a cluster is waited for.
+const CREATE_ATTEMPT: Duration = Duration::from_secs(5);
+/// Pause between two looks at a cluster that is waited for.
+const WAIT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A table to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,41 +47,77 @@ pub struct TableSpec {
 #[derive(Clone, Debug)]
 pub struct Admin {
     client: PegasusClient,
+    timeout: Duration,
 }
 
 type Outcome<T> = Result<T, ClientError>;
 
-fn refused<T>(code: ErrorCode, value: T) -> Outcome<T> {
+fn refused<T>(code: ErrorCode, table: &str, value: T) -> Outcome<T> {
     match code {
         ErrorCode::Ok => Ok(value),
-        other => Err(ClientError::new(Reason::Refused(other))),
+        ErrorCode::AppNotExist => Err(about(Reason::NoSuchTable, table)),
+        other => Err(about(Reason::Refused(other), table)),
     }
+}
+
+fn about(reason: Reason, table: &str) -> ClientError {
+    ClientError { reason, place: Place::of_table(table) }
 }
 
 impl PegasusClient {
     /// Operator calls.
     pub fn admin(&self) -> Admin {
-        Admin { client: self.clone() }
+        Admin { client: self.clone(), timeout: ADMIN_TIMEOUT }
     }
 }
 
 impl Admin {
-    /// Any question to the meta server.
+    /// The same with another limit for each question.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { timeout, ..self.clone() }
+    }
+
+    /// Any question to the meta server. [`Kind::Write`] for what must not be carried out twice.
     ///
     /// # Errors
-    /// See [`ClientError`].
-    pub fn ask<Q, A>(&self, code: Code, request: Q) -> Outcome<A>
+    /// See [`ClientError`]; verdicts in the answer are left to the caller.
+    pub fn ask<Q, A>(&self, code: Code, request: Q, kind: Kind) -> Outcome<A>
     where
         Q: Encode + Send + 'static,
         A: Decode + Send + 'static,
     {
         let (completer, outcome) = pending();
-        let embedded = &self.client.embedded;
+        let (embedded, timeout) = (&self.client.embedded, self.timeout);
         let _ = embedded.handle().post(embedded.core(), &LPC_CLIENT_SUBMIT, move |core, ctx| {
             let done = Box::new(move |_: &mut dsn_core::exec::Ctx<'_>, outcome| {
                 completer.complete(outcome);
             });
-            core.ask_meta(ctx, code, &request, Some(ADMIN_TIMEOUT), done);
+            core.ask_meta(ctx, code, &request, kind, Some(timeout), done);
+        });
+        outcome.wait()
+    }
+
+    /// Runs an operator command on one server, meta or replica, and gives its answer as text.
+    ///
+    /// # Errors
+    /// See [`ClientError`]. A command that the server does not know is answered with a text.
+    pub fn command(
+        &self,
+        server: SocketAddr,
+        command: &str,
+        arguments: impl IntoIterator<Item = String>,
+    ) -> Outcome<String> {
+        let request =
+            Command { cmd: command.to_owned(), arguments: arguments.into_iter().collect() };
+        let (completer, outcome) = pending();
+        let (embedded, timeout) = (&self.client.embedded, self.timeout);
+        let _ = embedded.handle().post(embedded.core(), &LPC_CLIENT_SUBMIT, move |core, ctx| {
+            let done = Box::new(move |_: &mut dsn_core::exec::Ctx<'_>, outcome| {
+                completer.complete(outcome);
+            });
+            let code = &codes::RPC_CLI_CLI_CALL;
+            core.ask_server(ctx, server, code, &request, Some(timeout), done);
         });
         outcome.wait()
     }
@@ -97,8 +139,9 @@ impl Admin {
                 ..CreateAppOptions::default()
             },
         };
-        let answer: CreateAppResponse = self.ask(&codes::RPC_CM_CREATE_APP, request)?;
-        refused(answer.err, answer.appid)
+        let answer: CreateAppResponse =
+            self.ask(&codes::RPC_CM_CREATE_APP, request, Kind::Write)?;
+        refused(answer.err, &spec.name, answer.appid)
     }
 
     /// Drops a table; it can be recalled for `reserve` (the server's default when `None`).
@@ -113,8 +156,8 @@ impl Admin {
                 reserve_seconds: reserve.map(|reserve| reserve.as_secs() as i64),
             },
         };
-        let answer: DropAppResponse = self.ask(&codes::RPC_CM_DROP_APP, request)?;
-        refused(answer.err, ())
+        let answer: DropAppResponse = self.ask(&codes::RPC_CM_DROP_APP, request, Kind::Write)?;
+        refused(answer.err, name, ())
     }
 
     /// Brings a dropped table back.
@@ -123,8 +166,9 @@ impl Admin {
     /// See [`ClientError`].
     pub fn recall_table(&self, app_id: i32, new_name: &str) -> Outcome<AppInfo> {
         let request = RecallAppRequest { app_id, new_app_name: new_name.to_owned() };
-        let answer: RecallAppResponse = self.ask(&codes::RPC_CM_RECALL_APP, request)?;
-        refused(answer.err, answer.info)
+        let answer: RecallAppResponse =
+            self.ask(&codes::RPC_CM_RECALL_APP, request, Kind::Write)?;
+        refused(answer.err, new_name, answer.info)
     }
 
     /// Tables in a state (`AppStatus::Invalid` for any).
@@ -133,8 +177,8 @@ impl Admin {
     /// See [`ClientError`].
     pub fn list_tables(&self, status: AppStatus) -> Outcome<Vec<AppInfo>> {
         let request = ListAppsRequest { status, ..ListAppsRequest::default() };
-        let answer: ListAppsResponse = self.ask(&codes::RPC_CM_LIST_APPS, request)?;
-        refused(answer.err, answer.infos.to_vec())
+        let answer: ListAppsResponse = self.ask(&codes::RPC_CM_LIST_APPS, request, Kind::Read)?;
+        refused(answer.err, "", answer.infos.to_vec())
     }
 
     /// Replica servers in a state (`NodeStatus::Invalid` for any).
@@ -143,8 +187,8 @@ impl Admin {
     /// See [`ClientError`].
     pub fn list_nodes(&self, status: NodeStatus) -> Outcome<Vec<NodeInfo>> {
         let request = ListNodesRequest { status };
-        let answer: ListNodesResponse = self.ask(&codes::RPC_CM_LIST_NODES, request)?;
-        refused(answer.err, answer.infos.to_vec())
+        let answer: ListNodesResponse = self.ask(&codes::RPC_CM_LIST_NODES, request, Kind::Read)?;
+        refused(answer.err, "", answer.infos.to_vec())
     }
 
     /// Facts about the cluster, by name.
@@ -152,9 +196,9 @@ impl Admin {
     /// # Errors
     /// See [`ClientError`].
     pub fn cluster_info(&self) -> Outcome<Vec<(String, String)>> {
-        let answer: ClusterInfoResponse =
-            self.ask(&codes::RPC_CM_CLUSTER_INFO, ClusterInfoRequest::default())?;
-        refused(answer.err, answer.keys.into_iter().zip(answer.values).collect())
+        let (code, request) = (&codes::RPC_CM_CLUSTER_INFO, ClusterInfoRequest::default());
+        let answer: ClusterInfoResponse = self.ask(code, request, Kind::Read)?;
+        refused(answer.err, "", answer.keys.into_iter().zip(answer.values).collect())
     }
 
     /// Where the partitions of a table are.
@@ -163,46 +207,177 @@ impl Admin {
     /// See [`ClientError`].
     pub fn query_config(&self, table: &str) -> Outcome<QueryCfgResponse> {
         let request = QueryCfgRequest { app_name: table.to_owned(), ..QueryCfgRequest::default() };
-        let answer: QueryCfgResponse =
-            self.ask(&codes::RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX, request)?;
+        let code = &codes::RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX;
+        let answer: QueryCfgResponse = self.ask(code, request, Kind::Read)?;
         match answer.err {
-            ErrorCode::ObjectNotFound => Err(ClientError::new(Reason::NoSuchTable)),
-            err => refused(err, answer),
+            ErrorCode::ObjectNotFound => Err(about(Reason::NoSuchTable, table)),
+            err => refused(err, table, answer),
         }
+    }
+
+    /// Envs of a table.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn envs(&self, table: &str) -> Outcome<BTreeMap<String, String>> {
+        let tables = self.list_tables(AppStatus::Available)?;
+        let found = tables.into_iter().find(|info| info.app_name == table);
+        found.map(|info| info.envs).ok_or_else(|| about(Reason::NoSuchTable, table))
     }
 
     /// Sets envs of a table.
     ///
     /// # Errors
-    /// See [`ClientError`]; `ERR_INVALID_PARAMETERS` for an unknown env.
+    /// See [`ClientError`]; [`Reason::Hinted`] for an unknown env or a value that is none.
     pub fn set_envs(&self, table: &str, envs: &BTreeMap<String, String>) -> Outcome<()> {
-        let request = UpdateAppEnvRequest {
+        self.update_envs(UpdateAppEnvRequest {
             app_name: table.to_owned(),
             op: AppEnvOperation::Set,
             keys: Some(envs.keys().cloned().collect()),
             values: Some(envs.values().cloned().collect()),
             clear_prefix: None,
-        };
-        let answer: UpdateAppEnvResponse = self.ask(&codes::RPC_CM_UPDATE_APP_ENV, request)?;
-        refused(answer.err, ())
+        })
     }
 
-    /// Waits until every partition of a table has a primary; `false` when `limit` was too short.
+    /// Removes envs of a table.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub fn wait_ready(&self, table: &str, limit: Duration) -> Outcome<bool> {
+    pub fn remove_envs(&self, table: &str, names: &[String]) -> Outcome<()> {
+        self.update_envs(UpdateAppEnvRequest {
+            app_name: table.to_owned(),
+            op: AppEnvOperation::Del,
+            keys: Some(names.to_vec()),
+            ..UpdateAppEnvRequest::default()
+        })
+    }
+
+    /// Removes the envs of a table that begin with `prefix` and a dot; all of them when it is empty.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn clear_envs(&self, table: &str, prefix: &str) -> Outcome<()> {
+        self.update_envs(UpdateAppEnvRequest {
+            app_name: table.to_owned(),
+            op: AppEnvOperation::Clear,
+            clear_prefix: Some(prefix.to_owned()),
+            ..UpdateAppEnvRequest::default()
+        })
+    }
+
+    fn update_envs(&self, request: UpdateAppEnvRequest) -> Outcome<()> {
+        let table = request.app_name.clone();
+        // Doing it twice is as good as once.
+        let answer: UpdateAppEnvResponse =
+            self.ask(&codes::RPC_CM_UPDATE_APP_ENV, request, Kind::Read)?;
+        if answer.err != ErrorCode::Ok && !answer.hint_message.is_empty() {
+            return Err(about(Reason::Hinted(answer.err, answer.hint_message), &table));
+        }
+        refused(answer.err, &table, ())
+    }
+
+    /// Makes a table like [`Admin::create_table`], but waits, at most `limit`, for meta server and replica servers
+    /// that are just starting, and until every partition has a primary. `progress` is told what is being waited for
+    /// whenever that changes. Gives the table's id.
+    ///
+    /// # Errors
+    /// What a repetition would not help against, at once; else the last obstacle when the time is over.
+    pub fn create_and_wait(
+        &self,
+        spec: &TableSpec,
+        limit: Duration,
+        mut progress: impl FnMut(&str),
+    ) -> Outcome<i32> {
         let begun = self.client.embedded.now();
+        let mut said = String::new();
+        let mut id = None;
         loop {
-            let config = self.query_config(table)?;
-            let ready = config.partitions.iter().filter(|p| p.primary.is_valid()).count();
-            if config.partition_count > 0 && ready == config.partition_count as usize {
-                return Ok(true);
+            let step = match id {
+                None => self.try_create(spec).map(|created| {
+                    id = Some(created);
+                    "the table is made, its partitions are not served yet".to_owned()
+                }),
+                Some(id) => match self.primaries(&spec.name) {
+                    Ok((ready, count)) if ready == count && count > 0 => return Ok(id),
+                    Ok((ready, count)) => Ok(format!("{ready} of {count} partitions are served")),
+                    Err(error) if may_pass(&error) => Ok(error.to_string()),
+                    Err(error) => Err(error),
+                },
+            };
+            let waits_for = match step {
+                Ok(text) => text,
+                // A table that may have been made by the last attempt is not to be taken for somebody else's.
+                Err(error) if may_pass(&error) && (spec.if_not_exists || !error.is_ambiguous()) => {
+                    error.to_string()
+                }
+                Err(error) => match self.missing_servers(spec) {
+                    Some(text) if is_about_servers(&error) => text,
+                    _ => return Err(error),
+                },
+            };
+            if self.client.embedded.now().saturating_since(begun) >= limit {
+                return Err(about(
+                    Reason::Unavailable { after: limit, last: waits_for },
+                    &spec.name,
+                ));
             }
-            if self.client.embedded.now().saturating_since(begun) > limit {
-                return Ok(false);
+            if said != waits_for {
+                progress(&waits_for);
+                said = waits_for;
             }
-            self.client.embedded.pause(Duration::from_millis(100));
+            self.client.embedded.pause(WAIT_INTERVAL);
         }
     }
+
+    fn try_create(&self, spec: &TableSpec) -> Outcome<i32> {
+        self.with_timeout(self.timeout.min(CREATE_ATTEMPT)).create_table(spec)
+    }
+
+    /// How many partitions of a table have a primary, and how many there are.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn primaries(&self, table: &str) -> Outcome<(usize, usize)> {
+        let config = self.query_config(table)?;
+        let ready = config.partitions.iter().filter(|p| p.primary.is_valid()).count();
+        Ok((ready, usize::try_from(config.partition_count).unwrap_or(0)))
+    }
+
+    /// What to say when fewer servers live than a table wants.
+    fn missing_servers(&self, spec: &TableSpec) -> Option<String> {
+        let alive = self.list_nodes(NodeStatus::Alive).ok()?.len();
+        let wanted = usize::try_from(spec.replicas).ok()?;
+        (alive < wanted).then(|| {
+            format!(
+                "{alive} replica servers are alive, {wanted} replicas of each partition are wanted"
+            )
+        })
+    }
+}
+
+/// Whether an error is one of a cluster that is just starting.
+fn may_pass(error: &ClientError) -> bool {
+    match &error.reason {
+        Reason::Unavailable { .. } | Reason::Timeout(_) | Reason::Ambiguous(_) => true,
+        Reason::Refused(code) => matches!(
+            code,
+            ErrorCode::ServiceNotActive
+                | ErrorCode::UnderRecovery
+                | ErrorCode::BusyCreating
+                | ErrorCode::BusyDropping
+                | ErrorCode::Busy
+                | ErrorCode::TryAgain
+        ),
+        _ => false,
+    }
+}
+
+/// Whether a refusal to make a table may be for want of replica servers.
+fn is_about_servers(error: &ClientError) -> bool {
+    matches!(
+        error.reason,
+        Reason::Refused(
+            ErrorCode::InvalidParameters | ErrorCode::StateFreezed | ErrorCode::NotEnoughMember
+        )
+    )
 }

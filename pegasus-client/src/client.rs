@@ -51,7 +51,7 @@ impl PegasusClient {
     /// Sends one request; see [`crate::ops`].
     pub fn send<T: Send + 'static>(
         &self,
-        table: &str,
+        table: impl Into<Arc<str>>,
         request: Request<T>,
         timeout: Option<Duration>,
     ) -> Pending<T> {
@@ -65,7 +65,7 @@ impl PegasusClient {
                 let done = Box::new(move |_: &mut dsn_core::exec::Ctx<'_>, outcome| {
                     completer.complete(outcome);
                 });
-                core.submit(ctx, &table, request, timeout, done);
+                core.submit(ctx, table, request, timeout, done);
             },
         );
         outcome
@@ -106,7 +106,7 @@ impl Table {
     /// Starts any request.
     pub fn start<T: Send + 'static>(&self, request: Outcome<Request<T>>) -> Pending<T> {
         match request {
-            Ok(request) => self.client.send(&self.name, request, self.timeout),
+            Ok(request) => self.client.send(self.name.clone(), request, self.timeout),
             Err(mut error) => {
                 error.place.table = self.name.to_string();
                 let (completer, outcome) = pending();
@@ -314,9 +314,17 @@ impl Table {
             let done = Box::new(move |_: &mut dsn_core::exec::Ctx<'_>, outcome| {
                 completer.complete(outcome);
             });
-            core.with_route(ctx, &table, timeout, done);
+            core.partition_count(ctx, table, timeout, done);
         });
         outcome.wait()
+    }
+
+    /// Lets a server forget a scan.
+    pub(crate) fn end_scan(&self, partition: i32, context: i64) {
+        let (table, embedded) = (self.name.clone(), &self.client.embedded);
+        let _ = embedded.handle().post(embedded.core(), &LPC_CLIENT_SUBMIT, move |core, ctx| {
+            core.end_scan(ctx, &table, partition, context);
+        });
     }
 
     /// Scans the records of one hash key in order of sort key, from `start` to `stop` (empty: to the end).

@@ -49,4 +49,6 @@ dsn_core::task_codes! {
     pub RPC_CM_UPDATE_APP_ENV: Rpc, Common, "THREAD_POOL_META_SERVER";
     /// `QueryCfgRequest` to `QueryCfgResponse`.
     pub RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX: Rpc, Common, "THREAD_POOL_META_SERVER";
+    /// `Command` to text, on every server.
+    pub RPC_CLI_CLI_CALL: Rpc, Common, "THREAD_POOL_DEFAULT";
 }

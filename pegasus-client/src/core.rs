@@ -1,27 +1,30 @@
 //! The heart of the client: a resident that knows where partitions are and carries operations there.
 //!
-//! It lives on one worker, natively (see [`crate::embedded`]) or in a simulation. An operation is sent to the primary
-//! of its partition over the one connection its worker has to that server; routes come from a meta server, are asked
-//! for at most once at a time per table, and are asked for again when a server says that it is not the one.
+//! It lives on one worker, natively (see `embedded`) or in a simulation. An operation is sent to the primary of its
+//! partition over the one connection its worker has to that server. Routes come from a meta server, are asked for
+//! at most once at a time per table, and are asked for again when a server says that it is not the one; until the
+//! answer is here, operations on other partitions go by the route that is known.
 //! Every operation ends exactly once: with an answer, a refusal, or an error at its deadline.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use dsn_core::code::Code;
 use dsn_core::exec::{Addr, Ctx, Resident};
 use dsn_core::hash::DetHashMap;
-use dsn_core::time::Mono;
 use dsn_replication::wire::config::{QueryCfgRequest, QueryCfgResponse};
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::frame::Protocol;
 use dsn_rpc::gpid::Gpid;
-use dsn_rpc::thrift::{Decode, Encode};
-use dsn_rpc::{CallError, CallOptions, call, call_raw};
+use dsn_rpc::thrift::{Decode, Encode, RESULT_ID, decode_wrapped, encode_wrapped};
+use dsn_rpc::{CallError, CallOptions, call, call_raw, send_oneway};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::codes::RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX;
-use crate::error::{ClientError, Next, Place, Reason, after};
-use crate::ops::{Request, Target};
+use crate::codes::{RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX, RPC_RRDB_RRDB_CLEAR_SCANNER};
+use crate::error::{ClientError, Next, Reason, after};
+use crate::meta;
+use crate::operation::{Done, Operation, To};
+use crate::ops::{Kind, Request, Target};
 use crate::options::ClientOptions;
 use crate::routes::{Route, Routes};
 use crate::schema::partition_hash;
@@ -45,54 +48,14 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Receives the outcome of an operation, on the client's worker.
 pub type Callback<T> = Box<dyn FnOnce(&mut Ctx<'_>, Result<T, ClientError>) + Send>;
 
-/// Which server an operation is for.
-enum To {
-    Meta,
-    Table { table: String, target: Target },
-}
-
-/// An operation under way.
-struct Operation {
-    to: To,
-    code: Code,
-    body: Bytes,
-    is_write: bool,
-    begun: Mono,
-    deadline: Mono,
-    attempts: u32,
-    last: Option<String>,
-    server: Option<SocketAddr>,
-    gpid: Option<Gpid>,
-    done: Callback<Bytes>,
-}
-
-impl Operation {
-    fn place(&self) -> Place {
-        let (table, hash_key) = match &self.to {
-            To::Meta => ("(meta server)".to_owned(), None),
-            To::Table { table, target: Target::Record { hash_key, .. } } => {
-                (table.clone(), Some(hash_key.to_vec()))
-            }
-            To::Table { table, .. } => (table.clone(), None),
-        };
-        Place { table, hash_key, gpid: self.gpid, server: self.server }
-    }
-
-    fn fail(self, ctx: &mut Ctx<'_>, reason: Reason) {
-        let error = ClientError { reason, place: self.place() };
-        (self.done)(ctx, Err(error));
-    }
-}
-
 /// The client as a resident.
 pub struct ClientCore {
     me: Addr<Self>,
     options: ClientOptions,
     routes: Routes,
-    /// Operations that wait for their table's route.
-    waiting: DetHashMap<String, Vec<Operation>>,
+    /// Operations that wait for their table's route; a table that is here is being asked for.
+    waiting: DetHashMap<Arc<str>, Vec<Operation>>,
     pending: usize,
-    closed: bool,
 }
 
 impl std::fmt::Debug for ClientCore {
@@ -103,10 +66,9 @@ impl std::fmt::Debug for ClientCore {
 
 impl Resident for ClientCore {
     fn on_close(&mut self, ctx: &mut Ctx<'_>) {
-        self.closed = true;
         for (_, waiting) in std::mem::take(&mut self.waiting) {
             for operation in waiting {
-                operation.fail(ctx, Reason::Closed);
+                self.finish(ctx, operation, Err(Reason::Closed));
             }
         }
     }
@@ -116,7 +78,7 @@ impl ClientCore {
     /// A client whose resident's address is `me`. The node's RPC layer must have been started on this worker.
     pub fn new(me: Addr<Self>, options: ClientOptions) -> Self {
         let routes = Routes::new(options.metas.clone());
-        Self { me, options, routes, waiting: DetHashMap::default(), pending: 0, closed: false }
+        Self { me, options, routes, waiting: DetHashMap::default(), pending: 0 }
     }
 
     /// Settings.
@@ -133,67 +95,126 @@ impl ClientCore {
     pub fn submit<T: 'static>(
         &mut self,
         ctx: &mut Ctx<'_>,
-        table: &str,
+        table: impl Into<Arc<str>>,
         request: Request<T>,
         timeout: Option<Duration>,
         done: Callback<T>,
     ) {
-        let Request { target, code, body, is_write, parse } = request;
-        let to = To::Table { table: table.to_owned(), target };
-        let done: Callback<Bytes> = Box::new(move |ctx, outcome| {
-            done(ctx, outcome.and_then(|answer| parse(&answer)));
-        });
-        self.enter(ctx, to, code, body, is_write, timeout, done);
+        let Request { target, code, body, kind, parse } = request;
+        let to = To::Table { table: table.into(), target };
+        let done: Done = Box::new(move |ctx, ended| done(ctx, ended.read(parse)));
+        self.enter(ctx, to, (code, body, kind), timeout, done);
     }
 
-    /// Asks the meta servers.
+    /// Asks the meta servers; [`Kind::Write`] for what must not be carried out twice.
     pub fn ask_meta<Q: Encode, A: Decode + 'static>(
         &mut self,
         ctx: &mut Ctx<'_>,
         code: Code,
         request: &Q,
+        kind: Kind,
         timeout: Option<Duration>,
         done: Callback<A>,
     ) {
-        let mut body = bytes::BytesMut::new();
-        dsn_rpc::thrift::encode_wrapped(request, dsn_rpc::thrift::RESULT_ID, &mut body);
-        let done: Callback<Bytes> = Box::new(move |ctx, outcome| {
-            let answer = outcome.and_then(|answer| {
-                dsn_rpc::thrift::decode_wrapped(&answer)
-                    .map_err(|error| ClientError::new(Reason::Decode(error)))
-            });
-            done(ctx, answer);
+        let mut body = BytesMut::new();
+        encode_wrapped(request, RESULT_ID, &mut body);
+        let done: Done = Box::new(move |ctx, ended| {
+            done(ctx, ended.read(|answer| decode_wrapped(answer).map_err(Reason::Decode)));
         });
-        self.enter(ctx, To::Meta, code, body.freeze(), false, timeout, done);
+        self.enter(ctx, To::Meta, (code, body.freeze(), kind), timeout, done);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one operation")]
-    fn enter(
+    /// Asks one server, whichever it is, once.
+    pub fn ask_server<Q: Encode, A: Decode + 'static>(
         &mut self,
         ctx: &mut Ctx<'_>,
-        to: To,
+        server: SocketAddr,
         code: Code,
-        body: Bytes,
-        is_write: bool,
+        request: &Q,
         timeout: Option<Duration>,
-        done: Callback<Bytes>,
+        done: Callback<A>,
     ) {
+        let mut body = BytesMut::new();
+        encode_wrapped(request, RESULT_ID, &mut body);
+        let done: Done = Box::new(move |ctx, ended| {
+            done(ctx, ended.read(|answer| decode_wrapped(answer).map_err(Reason::Decode)));
+        });
+        let parts = (code, body.freeze(), Kind::Write);
+        let operation = self.operation(ctx, To::Server, parts, timeout, done);
+        self.pending += 1;
+        self.send(ctx, operation, server, Gpid::default(), 0);
+    }
+
+    /// The number of partitions of a table, asking for the route when it is not known.
+    pub fn partition_count(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        table: impl Into<Arc<str>>,
+        timeout: Option<Duration>,
+        done: Callback<i32>,
+    ) {
+        let done: Done = Box::new(move |ctx, ended| {
+            done(
+                ctx,
+                ended.read(|count| Ok(count.as_ref().try_into().map_or(0, i32::from_ne_bytes))),
+            );
+        });
+        let code = &RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX;
+        self.enter(ctx, To::Route(table.into()), (code, Bytes::new(), Kind::Read), timeout, done);
+    }
+
+    /// Tells a server that a scan will not go on; nobody minds when that does not arrive.
+    pub(crate) fn end_scan(&mut self, ctx: &mut Ctx<'_>, table: &str, index: i32, context: i64) {
+        let Some(route) = self.routes.get(table) else { return };
+        let Some((index, Some(server))) = route.primary(index) else { return };
+        let gpid = Gpid { app_id: route.app_id, partition_index: index };
+        let options = CallOptions {
+            gpid,
+            protocol: Protocol::Thft,
+            partition_hash: index as u64,
+            ..CallOptions::default()
+        };
+        send_oneway(ctx, server, &RPC_RRDB_RRDB_CLEAR_SCANNER, &context, options);
+    }
+
+    fn operation(
+        &self,
+        ctx: &mut Ctx<'_>,
+        to: To,
+        (code, body, kind): (Code, Bytes, Kind),
+        timeout: Option<Duration>,
+        done: Done,
+    ) -> Operation {
         let begun = ctx.clock();
-        let operation = Operation {
+        let again = kind == Kind::Write && self.options.retry_ambiguous_writes;
+        Operation {
             to,
             code,
             body,
-            is_write: is_write && !self.options.retry_ambiguous_writes,
+            kind: if again { Kind::RangeRead } else { kind },
             begun,
             deadline: begun + timeout.unwrap_or(self.options.timeout),
             attempts: 0,
             last: None,
             server: None,
             gpid: None,
+            route: 0,
+            stale: 0,
             done,
-        };
+        }
+    }
+
+    fn enter(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        to: To,
+        parts: (Code, Bytes, Kind),
+        timeout: Option<Duration>,
+        done: Done,
+    ) {
+        let operation = self.operation(ctx, to, parts, timeout, done);
         if self.pending >= MAX_PENDING {
-            operation.fail(ctx, Reason::Overloaded);
+            operation.end(ctx, Err(Reason::Overloaded));
             return;
         }
         self.pending += 1;
@@ -202,35 +223,38 @@ impl ClientCore {
 
     fn finish(&mut self, ctx: &mut Ctx<'_>, operation: Operation, outcome: Result<Bytes, Reason>) {
         self.pending -= 1;
-        match outcome {
-            Ok(answer) => (operation.done)(ctx, Ok(answer)),
-            Err(reason) => operation.fail(ctx, reason),
-        }
+        operation.end(ctx, outcome);
     }
 
     fn attempt(&mut self, ctx: &mut Ctx<'_>, mut operation: Operation) {
         if ctx.clock() >= operation.deadline {
             return self.give_up(ctx, operation);
         }
-        operation.attempts += 1;
         let (table, target) = match &operation.to {
-            To::Meta => {
+            To::Meta | To::Server => {
+                operation.attempts += 1;
                 let server = self.routes.meta();
                 return self.send(ctx, operation, server, Gpid::default(), 0);
             }
-            To::Table { table, target } => (table, target),
+            To::Route(table) => (table, None),
+            To::Table { table, target } => (table, Some(target)),
         };
-        let Some(route) = self.routes.get(table) else {
-            let table = table.clone();
-            self.waiting.entry(table.clone()).or_default().push(operation);
-            return self.query(ctx, table);
+        let Some(route) = self.routes.get(table).filter(|route| route.stamp > operation.stale)
+        else {
+            return self.wait_for_route(ctx, table.clone(), operation);
         };
         let (index, hash) = match target {
-            Target::Record { hash, .. } => {
+            None => {
+                let count = Bytes::copy_from_slice(&route.partition_count().to_ne_bytes());
+                return self.finish(ctx, operation, Ok(count));
+            }
+            Some(Target::Record { hash, .. }) => {
                 (partition_hash::partition_index(*hash, route.partition_count()), *hash)
             }
-            Target::Partition(index) => (*index, *index as u64),
+            Some(Target::Partition(index)) => (*index, *index as u64),
         };
+        operation.attempts += 1;
+        operation.route = route.stamp;
         let Some((index, primary)) = route.primary(index) else {
             return self.finish(ctx, operation, Err(Reason::Invalid("no such partition")));
         };
@@ -239,7 +263,7 @@ impl ClientCore {
         match primary {
             Some(server) => self.send(ctx, operation, server, gpid, hash),
             None => {
-                operation.last = Some(format!("partition {gpid} has no primary"));
+                operation.last = Some("the partition has no primary".to_owned());
                 self.refresh_later(ctx, operation);
             }
         }
@@ -254,17 +278,17 @@ impl ClientCore {
         hash: u64,
     ) {
         operation.server = Some(server);
-        let is_meta = matches!(operation.to, To::Meta);
         let left = operation.deadline.saturating_since(ctx.clock());
-        let timeout = match operation.is_write {
-            true => left,
-            false => left.min(self.options.read_attempt),
+        let timeout = match operation.kind {
+            Kind::Write | Kind::RangeRead => left,
+            Kind::Read => left.min(self.options.read_attempt),
         };
+        let to_table = matches!(operation.to, To::Table { .. });
         let options = CallOptions {
             timeout: Some(timeout),
             gpid,
             partition_hash: hash,
-            protocol: if is_meta { Protocol::Rdsn } else { Protocol::Thft },
+            protocol: if to_table { Protocol::Thft } else { Protocol::Rdsn },
             ..CallOptions::default()
         };
         let (code, body) = (operation.code, operation.body.clone());
@@ -279,45 +303,51 @@ impl ClientCore {
         mut operation: Operation,
         outcome: Result<Bytes, CallError>,
     ) {
+        let is_meta = matches!(operation.to, To::Meta);
         let error = match outcome {
+            Ok(answer) if is_meta => match meta::not_leading(operation.code, &answer) {
+                None => return self.finish(ctx, operation, Ok(answer)),
+                Some(not) => {
+                    operation.last = Some(format!("it answered {}", not.error));
+                    self.routes.other_meta(&not);
+                    return self.again_later(ctx, operation);
+                }
+            },
             Ok(answer) => return self.finish(ctx, operation, Ok(answer)),
             Err(error) => error,
         };
         operation.last = Some(error.to_string());
-        match after(&error, operation.is_write) {
-            Next::Fail => {
-                let reason = match error {
-                    CallError::Remote { error, .. } => Reason::Refused(error),
-                    CallError::Decode { error, .. } => Reason::Decode(error),
-                    CallError::Timeout { .. } => {
-                        Reason::Timeout(operation.deadline.saturating_since(operation.begun))
-                    }
-                    other => Reason::Ambiguous(other.to_string()),
-                };
+        if is_meta && let Some(not) = meta::turned_away(&error) {
+            self.routes.other_meta(&not);
+            return self.again_later(ctx, operation);
+        }
+        match after(&error, operation.kind == Kind::Write) {
+            Next::Refresh if is_meta => {
+                self.routes.next_meta();
+                self.again_later(ctx, operation);
+            }
+            Next::Refresh if matches!(operation.to, To::Table { .. }) => {
+                self.refresh_later(ctx, operation);
+            }
+            Next::Again if !matches!(operation.to, To::Server) => self.again_later(ctx, operation),
+            Next::Fail | Next::Refresh | Next::Again => {
+                let reason = Reason::of_call(error, operation.allowed());
                 self.finish(ctx, operation, Err(reason));
             }
-            Next::Refresh => match &operation.to {
-                To::Meta => {
-                    self.routes.next_meta();
-                    self.again_later(ctx, operation);
-                }
-                To::Table { .. } => self.refresh_later(ctx, operation),
-            },
-            Next::Again => self.again_later(ctx, operation),
         }
     }
 
-    fn refresh_later(&mut self, ctx: &mut Ctx<'_>, operation: Operation) {
-        if let To::Table { table, .. } = &operation.to {
-            self.routes.forget(table);
-        }
+    /// Tries again with a newer route than the one used.
+    fn refresh_later(&mut self, ctx: &mut Ctx<'_>, mut operation: Operation) {
+        operation.stale = operation.route;
         self.again_later(ctx, operation);
     }
 
     /// Tries again after a pause that grows with the attempts, or gives up at the deadline.
     fn again_later(&mut self, ctx: &mut Ctx<'_>, operation: Operation) {
         let left = operation.deadline.saturating_since(ctx.clock());
-        let pause = BACKOFF_MIN.saturating_mul(1 << operation.attempts.min(10)).min(BACKOFF_MAX);
+        let doublings = operation.attempts.saturating_sub(1).min(10);
+        let pause = BACKOFF_MIN.saturating_mul(1 << doublings).min(BACKOFF_MAX);
         let pause = ctx.rng().jitter(pause, 25);
         if left <= pause {
             return self.give_up(ctx, operation);
@@ -325,28 +355,49 @@ impl ClientCore {
         ctx.after(self.me, &LPC_CLIENT_RETRY, pause, move |core, ctx| core.attempt(ctx, operation));
     }
 
-    fn give_up(&mut self, ctx: &mut Ctx<'_>, operation: Operation) {
-        let after = operation.deadline.saturating_since(operation.begun);
-        let last = operation.last.clone();
-        let reason = match last {
-            Some(last) => Reason::Unavailable { after, last },
-            None => Reason::Unavailable { after, last: "no meta server answered".to_owned() },
-        };
+    fn give_up(&mut self, ctx: &mut Ctx<'_>, mut operation: Operation) {
+        let last = operation.last.take().unwrap_or_else(|| "no meta server answered".to_owned());
+        let reason = Reason::Unavailable { after: operation.allowed(), last };
         self.finish(ctx, operation, Err(reason));
     }
 
-    /// Asks a meta server for a table's route, unless that is being asked.
-    fn query(&mut self, ctx: &mut Ctx<'_>, table: String) {
-        if !self.routes.begin_query(&table) {
+    /// Leaves an operation until its table's route is here, and sees to it that somebody asks for it.
+    fn wait_for_route(&mut self, ctx: &mut Ctx<'_>, table: Arc<str>, operation: Operation) {
+        let left = operation.deadline.saturating_since(ctx.clock());
+        if left < self.options.meta_timeout {
+            let table = table.clone();
+            ctx.after(self.me, &LPC_CLIENT_RETRY, left, move |core, ctx| {
+                core.expire_waiting(ctx, &table);
+            });
+        }
+        if let Some(waiting) = self.waiting.get_mut(&table) {
+            waiting.push(operation);
             return;
         }
+        self.waiting.insert(table.clone(), vec![operation]);
+        let pause = self.routes.pause_before_query(&table, ctx.clock());
+        if pause.is_zero() {
+            return self.query(ctx, table);
+        }
+        ctx.after(self.me, &LPC_CLIENT_RETRY, pause, move |core, ctx| core.query(ctx, table));
+    }
+
+    fn expire_waiting(&mut self, ctx: &mut Ctx<'_>, table: &Arc<str>) {
+        let now = ctx.clock();
+        let Some(waiting) = self.waiting.get_mut(table) else { return };
+        let over: Vec<Operation> =
+            waiting.extract_if(.., |operation| operation.deadline.is_past(now)).collect();
+        for operation in over {
+            self.give_up(ctx, operation);
+        }
+    }
+
+    /// Asks a meta server for a table's route.
+    fn query(&mut self, ctx: &mut Ctx<'_>, table: Arc<str>) {
         let meta = self.routes.meta();
-        let request = QueryCfgRequest { app_name: table.clone(), partition_indices: Vec::new() };
-        let options = CallOptions {
-            timeout: Some(self.options.meta_timeout),
-            protocol: Protocol::Rdsn,
-            ..CallOptions::default()
-        };
+        let request =
+            QueryCfgRequest { app_name: table.to_string(), partition_indices: Vec::new() };
+        let options = CallOptions::within(self.options.meta_timeout);
         let code = &RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX;
         call(ctx, meta, code, &request, options, self.me, move |core: &mut Self, ctx, outcome| {
             core.configured(ctx, table, meta, outcome);
@@ -356,84 +407,71 @@ impl ClientCore {
     fn configured(
         &mut self,
         ctx: &mut Ctx<'_>,
-        table: String,
+        table: Arc<str>,
         meta: SocketAddr,
         outcome: Result<QueryCfgResponse, CallError>,
     ) {
-        self.routes.end_query(&table);
         let waiting = self.waiting.remove(&table).unwrap_or_default();
+        self.routes.queried(&table, ctx.clock());
         let problem = match outcome {
-            Ok(answer) if answer.err == ErrorCode::Ok => match Route::from_answer(&answer) {
-                Some(route) => {
-                    self.routes.insert(table, route);
+            Ok(answer) => match self.learn_route(&table, meta, answer) {
+                Ok(()) => {
                     for operation in waiting {
                         self.attempt(ctx, operation);
                     }
                     return;
                 }
-                None => format!("meta server {meta} sent an incomplete configuration"),
-            },
-            Ok(answer)
-                if matches!(answer.err, ErrorCode::ObjectNotFound | ErrorCode::AppNotExist) =>
-            {
-                for operation in waiting {
-                    self.finish(ctx, operation, Err(Reason::NoSuchTable));
+                Err(Some(problem)) => problem,
+                Err(None) => {
+                    self.routes.forget(&table);
+                    for mut operation in waiting {
+                        operation.server = Some(meta);
+                        self.finish(ctx, operation, Err(Reason::NoSuchTable));
+                    }
+                    return;
                 }
-                return;
-            }
-            Ok(answer) => {
-                let leader = answer.partitions.first().and_then(|p| p.primary.socket_addr());
-                match leader {
-                    Some(leader) => self.routes.follow(leader.into()),
+            },
+            Err(error) => {
+                match meta::turned_away(&error) {
+                    Some(not) => self.routes.other_meta(&not),
                     None => self.routes.next_meta(),
                 }
-                format!("meta server {meta} answered {}", answer.err)
-            }
-            Err(error) => {
-                self.routes.next_meta();
                 error.to_string()
             }
         };
         for mut operation in waiting {
+            operation.attempts += 1;
+            operation.server = Some(meta);
             operation.last = Some(problem.clone());
             self.again_later(ctx, operation);
         }
     }
 
-    /// The number of partitions of a table, asking for the route when it is not known.
-    pub fn with_route(
+    /// Takes over a configuration. `Err(None)` when there is no such table, else the problem.
+    fn learn_route(
         &mut self,
-        ctx: &mut Ctx<'_>,
-        table: &str,
-        timeout: Option<Duration>,
-        done: Callback<i32>,
-    ) {
-        if let Some(route) = self.routes.get(table) {
-            let count = route.partition_count();
-            return done(ctx, Ok(count));
+        table: &Arc<str>,
+        meta: SocketAddr,
+        answer: QueryCfgResponse,
+    ) -> Result<(), Option<String>> {
+        match answer.err {
+            ErrorCode::Ok => match Route::from_answer(&answer) {
+                Some(route) => {
+                    self.routes.insert(table.clone(), route);
+                    Ok(())
+                }
+                None => Err(Some(format!("meta server {meta} sent an incomplete configuration"))),
+            },
+            ErrorCode::ObjectNotFound
+            | ErrorCode::AppNotExist
+            | ErrorCode::AppDropped
+            | ErrorCode::BusyDropping => Err(None),
+            error => {
+                if let Some(not) = meta::not_leading_in(&answer) {
+                    self.routes.other_meta(&not);
+                }
+                Err(Some(format!("meta server {meta} answered {error}")))
+            }
         }
-        let request = QueryCfgRequest { app_name: table.to_owned(), ..QueryCfgRequest::default() };
-        let code = &RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX;
-        let table = table.to_owned();
-        self.ask_meta(
-            ctx,
-            code,
-            &request,
-            timeout,
-            Box::new(move |ctx, outcome: Result<QueryCfgResponse, ClientError>| {
-                let count = outcome.and_then(|answer| {
-                    match answer.err {
-                        ErrorCode::Ok => Ok(answer.partition_count),
-                        ErrorCode::ObjectNotFound => Err(Reason::NoSuchTable),
-                        other => Err(Reason::Refused(other)),
-                    }
-                    .map_err(|reason| ClientError {
-                        reason,
-                        place: Place { table, ..Place::default() },
-                    })
-                });
-                done(ctx, count);
-            }),
-        );
     }
 }

@@ -9,11 +9,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::schema::key::{Escaped, KeyError};
+use crate::schema::rrdb::status;
 
 /// Where an operation was when it failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// The table.
+    /// The table; empty for questions that concern none.
     pub table: String,
     /// The hash key, where the operation has one.
     pub hash_key: Option<Vec<u8>>,
@@ -25,17 +26,36 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "table {}", self.table)?;
+        let mut separator = "";
+        let mut part = |f: &mut fmt::Formatter<'_>, part: fmt::Arguments<'_>| {
+            write!(f, "{separator}{part}")?;
+            separator = ", ";
+            Ok(())
+        };
+        if !self.table.is_empty() {
+            part(f, format_args!("table {}", self.table))?;
+        }
         if let Some(key) = &self.hash_key {
-            write!(f, ", hash key \"{}\"", Escaped(key))?;
+            part(f, format_args!("hash key \"{}\"", Escaped(key)))?;
         }
         if let Some(gpid) = self.gpid {
-            write!(f, ", partition {gpid}")?;
+            part(f, format_args!("partition {gpid}"))?;
         }
         if let Some(server) = self.server {
-            write!(f, ", server {server}")?;
+            part(f, format_args!("server {server}"))?;
         }
         Ok(())
+    }
+}
+
+impl Place {
+    /// A table, and nothing more.
+    pub(crate) fn of_table(table: &str) -> Self {
+        Self { table: table.to_owned(), ..Self::default() }
+    }
+
+    fn is_nowhere(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -51,19 +71,25 @@ pub enum Reason {
     /// The connection failed while a write was under way: it may have been carried out.
     #[error("the connection failed with the request under way: {0}")]
     Ambiguous(String),
-    /// Nothing reached a server that could do it, for as long as the operation was allowed to take.
-    #[error("no server could do it within {after:?}; the last one: {last}")]
+    /// Nothing reached a server that could do it, within the time that the operation was allowed to take.
+    #[error("not done within {after:?}: {last}")]
     Unavailable {
         /// The operation's timeout.
         after: Duration,
         /// What the last attempt met.
         last: String,
     },
+    /// There is no connection; nothing was sent.
+    #[error("{0}")]
+    NotSent(String),
     /// The server refused.
     #[error("refused with {0}")]
     Refused(ErrorCode),
+    /// The meta server refused, and said why.
+    #[error("refused with {0}: {1}")]
+    Hinted(ErrorCode, String),
     /// The storage engine answered with this status code (RocksDB's numbers).
-    #[error("storage status {0}")]
+    #[error("storage status {0} ({name})", name = status::name(*.0))]
     Storage(i32),
     /// The key cannot be used.
     #[error(transparent)]
@@ -84,12 +110,36 @@ pub enum Reason {
 
 /// A failed operation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{reason} ({place})")]
+#[error("{reason}{}", Bracketed(place))]
 pub struct ClientError {
     /// Why.
     pub reason: Reason,
     /// Where.
     pub place: Place,
+}
+
+/// A place in brackets, or nothing.
+struct Bracketed<'a>(&'a Place);
+
+impl fmt::Display for Bracketed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_nowhere() { Ok(()) } else { write!(f, " ({})", self.0) }
+    }
+}
+
+impl Reason {
+    /// Of an operation that ends with a failed call; it was allowed to take `allowed`.
+    pub(crate) fn of_call(error: CallError, allowed: Duration) -> Self {
+        match error {
+            CallError::Remote { error, .. } => Self::Refused(error),
+            CallError::Decode { error, .. } => Self::Decode(error),
+            CallError::Timeout { .. } => Self::Timeout(allowed),
+            CallError::Network { ref error, .. } if never_sent(error) => {
+                Self::NotSent(error.to_string())
+            }
+            other => Self::Ambiguous(other.to_string()),
+        }
+    }
 }
 
 impl ClientError {
@@ -106,6 +156,8 @@ impl ClientError {
                 matches!(code, ErrorCode::NotEnoughMember | ErrorCode::Timeout | ErrorCode::Unknown)
             }
             Reason::NoSuchTable
+            | Reason::NotSent(_)
+            | Reason::Hinted(..)
             | Reason::Unavailable { .. }
             | Reason::Storage(_)
             | Reason::Key(_)
@@ -152,8 +204,10 @@ fn after_refusal(error: ErrorCode, is_write: bool) -> Next {
         ErrorCode::ObjectNotFound
         | ErrorCode::InvalidState
         | ErrorCode::InactiveState
+        | ErrorCode::ChildNotReady
         | ErrorCode::ParentPartitionMisused => Next::Refresh,
-        ErrorCode::CapacityExceeded => Next::Again,
+        // Nothing was done; the pause between attempts grows.
+        ErrorCode::CapacityExceeded | ErrorCode::Busy | ErrorCode::Splitting => Next::Again,
         // A write may be in the log of a member already.
         ErrorCode::NotEnoughMember if !is_write => Next::Refresh,
         _ => Next::Fail,

@@ -33,7 +33,18 @@ pub enum Target {
     Partition(i32),
 }
 
-type Parse<T> = Box<dyn FnOnce(&Bytes) -> Result<T, ClientError> + Send>;
+type Parse<T> = Box<dyn FnOnce(&Bytes) -> Result<T, Reason> + Send>;
+
+/// How an operation may be repeated, and how long one attempt may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Doing it twice could be seen: tried again only when the last attempt certainly did nothing.
+    Write,
+    /// Answered at once or not at all: another server is looked for before the operation's time is over.
+    Read,
+    /// May take long: an attempt has all the time that the operation has.
+    RangeRead,
+}
 
 /// One operation, ready to be sent.
 pub struct Request<T> {
@@ -41,8 +52,7 @@ pub struct Request<T> {
     pub(crate) code: Code,
     /// The wrapped argument.
     pub(crate) body: Bytes,
-    /// Whether doing it twice could be seen.
-    pub(crate) is_write: bool,
+    pub(crate) kind: Kind,
     pub(crate) parse: Parse<T>,
 }
 
@@ -62,19 +72,15 @@ fn request<Q: Encode, A: Decode, T>(
     target: Target,
     code: Code,
     argument: &Q,
-    is_write: bool,
+    kind: Kind,
     parse: impl FnOnce(A) -> Result<T, Reason> + Send + 'static,
 ) -> Request<T> {
     Request {
         target,
         code,
         body: body(argument),
-        is_write,
-        parse: Box::new(move |answer| {
-            let answer: A =
-                decode_wrapped(answer).map_err(|error| ClientError::new(Reason::Decode(error)))?;
-            parse(answer).map_err(ClientError::new)
-        }),
+        kind,
+        parse: Box::new(move |answer| parse(decode_wrapped(answer).map_err(Reason::Decode)?)),
     }
 }
 
@@ -124,32 +130,40 @@ pub fn put(hk: &[u8], sk: &[u8], value: Bytes, expire_ts: i32) -> Result<Request
     let (target, key) = record(hk, sk)?;
     let argument =
         UpdateRequest { key, value, expire_ts_seconds: expire_ts, ..UpdateRequest::default() };
-    Ok(request(target, &codes::RPC_RRDB_RRDB_PUT, &argument, true, |a: UpdateResponse| ok(a.error)))
+    Ok(request(target, &codes::RPC_RRDB_RRDB_PUT, &argument, Kind::Write, |a: UpdateResponse| {
+        ok(a.error)
+    }))
 }
 
 /// Removes a record; removing an absent one succeeds.
 pub fn remove(hk: &[u8], sk: &[u8]) -> Result<Request<()>, ClientError> {
     let (target, key) = record(hk, sk)?;
-    Ok(request(target, &codes::RPC_RRDB_RRDB_REMOVE, &key, true, |a: UpdateResponse| ok(a.error)))
+    Ok(request(target, &codes::RPC_RRDB_RRDB_REMOVE, &key, Kind::Write, |a: UpdateResponse| {
+        ok(a.error)
+    }))
 }
 
 /// Reads a record.
 pub fn get(hk: &[u8], sk: &[u8]) -> Result<Request<Option<Bytes>>, ClientError> {
     let (target, key) = record(hk, sk)?;
-    Ok(request(target, &codes::RPC_RRDB_RRDB_GET, &key, false, |a: ReadResponse| match a.error {
-        status::OK => Ok(Some(a.value)),
-        status::NOT_FOUND => Ok(None),
-        error => Err(Reason::Storage(error)),
+    Ok(request(target, &codes::RPC_RRDB_RRDB_GET, &key, Kind::Read, |a: ReadResponse| {
+        match a.error {
+            status::OK => Ok(Some(a.value)),
+            status::NOT_FOUND => Ok(None),
+            error => Err(Reason::Storage(error)),
+        }
     }))
 }
 
 /// Seconds a record has left: `None` when there is no such record, `Some(None)` when it lives for ever.
 pub fn ttl(hk: &[u8], sk: &[u8]) -> Result<Request<Option<Option<u32>>>, ClientError> {
     let (target, key) = record(hk, sk)?;
-    Ok(request(target, &codes::RPC_RRDB_RRDB_TTL, &key, false, |a: TtlResponse| match a.error {
-        status::OK => Ok(Some(u32::try_from(a.ttl_seconds).ok())),
-        status::NOT_FOUND => Ok(None),
-        error => Err(Reason::Storage(error)),
+    Ok(request(target, &codes::RPC_RRDB_RRDB_TTL, &key, Kind::Read, |a: TtlResponse| {
+        match a.error {
+            status::OK => Ok(Some(u32::try_from(a.ttl_seconds).ok())),
+            status::NOT_FOUND => Ok(None),
+            error => Err(Reason::Storage(error)),
+        }
     }))
 }
 
@@ -157,7 +171,7 @@ pub fn ttl(hk: &[u8], sk: &[u8]) -> Result<Request<Option<Option<u32>>>, ClientE
 pub fn incr(hk: &[u8], sk: &[u8], by: i64, expire_ts: i32) -> Result<Request<i64>, ClientError> {
     let (target, key) = record(hk, sk)?;
     let argument = IncrRequest { key, increment: by, expire_ts_seconds: expire_ts };
-    Ok(request(target, &codes::RPC_RRDB_RRDB_INCR, &argument, true, |a: IncrResponse| {
+    Ok(request(target, &codes::RPC_RRDB_RRDB_INCR, &argument, Kind::Write, |a: IncrResponse| {
         ok(a.error).map(|()| a.new_value)
     }))
 }
@@ -176,9 +190,13 @@ pub fn multi_put(
         kvs: kvs.collect(),
         expire_ts_seconds: expire_ts,
     };
-    Ok(request(target, &codes::RPC_RRDB_RRDB_MULTI_PUT, &argument, true, |a: UpdateResponse| {
-        ok(a.error)
-    }))
+    Ok(request(
+        target,
+        &codes::RPC_RRDB_RRDB_MULTI_PUT,
+        &argument,
+        Kind::Write,
+        |a: UpdateResponse| ok(a.error),
+    ))
 }
 
 /// Removes several records of one hash key in one step; the answer counts the keys given.
@@ -196,7 +214,7 @@ pub fn multi_remove(
         target,
         &codes::RPC_RRDB_RRDB_MULTI_REMOVE,
         &argument,
-        true,
+        Kind::Write,
         |a: MultiRemoveResponse| ok(a.error).map(|()| a.count),
     ))
 }
@@ -272,14 +290,20 @@ pub fn multi_get(hk: &[u8], what: &MultiGet) -> Result<Request<Found>, ClientErr
         sort_key_filter_pattern: what.pattern.clone(),
         reverse: what.reverse,
     };
-    Ok(request(target, &codes::RPC_RRDB_RRDB_MULTI_GET, &argument, false, |a: MultiGetResponse| {
-        let complete = match a.error {
-            status::OK => true,
-            status::INCOMPLETE => false,
-            error => return Err(Reason::Storage(error)),
-        };
-        Ok(Found { records: a.kvs.iter().map(|kv| (kv.key, kv.value)).collect(), complete })
-    }))
+    Ok(request(
+        target,
+        &codes::RPC_RRDB_RRDB_MULTI_GET,
+        &argument,
+        Kind::RangeRead,
+        |a: MultiGetResponse| {
+            let complete = match a.error {
+                status::OK => true,
+                status::INCOMPLETE => false,
+                error => return Err(Reason::Storage(error)),
+            };
+            Ok(Found { records: a.kvs.iter().map(|kv| (kv.key, kv.value)).collect(), complete })
+        },
+    ))
 }
 
 /// A record by hash key, sort key and value.
@@ -291,10 +315,16 @@ pub fn batch_get(partition: i32, keys: Vec<(Bytes, Bytes)>) -> Request<Vec<Recor
         keys.into_iter().map(|(hash_key, sort_key)| FullKey { hash_key, sort_key }).collect();
     let argument = BatchGetRequest { keys };
     let target = Target::Partition(partition);
-    request(target, &codes::RPC_RRDB_RRDB_BATCH_GET, &argument, false, |a: BatchGetResponse| {
-        ok(a.error)?;
-        Ok(a.data.iter().map(|found| (found.hash_key, found.sort_key, found.value)).collect())
-    })
+    request(
+        target,
+        &codes::RPC_RRDB_RRDB_BATCH_GET,
+        &argument,
+        Kind::Read,
+        |a: BatchGetResponse| {
+            ok(a.error)?;
+            Ok(a.data.iter().map(|found| (found.hash_key, found.sort_key, found.value)).collect())
+        },
+    )
 }
 
 /// Counts the records of a hash key.
@@ -305,7 +335,7 @@ pub fn sortkey_count(hk: &[u8]) -> Result<Request<u64>, ClientError> {
         target,
         &codes::RPC_RRDB_RRDB_SORTKEY_COUNT,
         &argument,
-        false,
+        Kind::RangeRead,
         |a: CountResponse| {
             ok(a.error)?;
             u64::try_from(a.count).map_err(|_| Reason::Storage(status::TIMED_OUT))
@@ -366,7 +396,7 @@ pub fn check_and_set(
         target,
         &codes::RPC_RRDB_RRDB_CHECK_AND_SET,
         &argument,
-        true,
+        Kind::Write,
         |a: CheckAndSetResponse| checked(a.error, a.check_value_exist, a.check_value),
     ))
 }
@@ -390,7 +420,7 @@ pub fn check_and_mutate(
         target,
         &codes::RPC_RRDB_RRDB_CHECK_AND_MUTATE,
         &argument,
-        true,
+        Kind::Write,
         |a: CheckAndMutateResponse| checked(a.error, a.check_value_exist, a.check_value),
     ))
 }
@@ -417,10 +447,22 @@ fn batch(a: ScanResponse) -> Result<Batch, Reason> {
 }
 
 pub(crate) fn get_scanner(partition: i32, argument: &GetScannerRequest) -> Request<Batch> {
-    request(Target::Partition(partition), &codes::RPC_RRDB_RRDB_GET_SCANNER, argument, false, batch)
+    request(
+        Target::Partition(partition),
+        &codes::RPC_RRDB_RRDB_GET_SCANNER,
+        argument,
+        Kind::RangeRead,
+        batch,
+    )
 }
 
 pub(crate) fn scan(partition: i32, context_id: i64) -> Request<Batch> {
     let argument = ScanRequest { context_id };
-    request(Target::Partition(partition), &codes::RPC_RRDB_RRDB_SCAN, &argument, false, batch)
+    request(
+        Target::Partition(partition),
+        &codes::RPC_RRDB_RRDB_SCAN,
+        &argument,
+        Kind::RangeRead,
+        batch,
+    )
 }

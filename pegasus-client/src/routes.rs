@@ -1,18 +1,28 @@
 //! What the client knows of the cluster: which meta server to ask, and where partitions are.
 
-use dsn_core::hash::{DetHashMap, DetHashSet};
+use dsn_core::hash::DetHashMap;
+use dsn_core::time::Mono;
 use dsn_replication::wire::config::QueryCfgResponse;
+use dsn_rpc::error_code::ErrorCode;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::meta::NotLeading;
 
 /// Most tables whose routes are remembered; beyond, all are forgotten and asked for again.
 const TABLES_MAX: usize = 4096;
 /// Most partitions a table can have.
 const PARTITIONS_MAX: i32 = 1 << 20;
+/// Least time between two questions for the same table.
+const QUERY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Where a table's partitions are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) app_id: i32,
+    /// Higher than those of all routes learned before, from 1.
+    pub(crate) stamp: u64,
     /// Ballot and primary of each partition.
     partitions: Vec<(i64, Option<SocketAddr>)>,
 }
@@ -29,7 +39,7 @@ impl Route {
             let slot = partitions.get_mut(index)?;
             *slot = (config.ballot, config.primary.socket_addr().map(SocketAddr::from));
         }
-        Some(Self { app_id: answer.app_id, partitions })
+        Some(Self { app_id: answer.app_id, stamp: 0, partitions })
     }
 
     pub(crate) fn partition_count(&self) -> i32 {
@@ -55,13 +65,16 @@ impl Route {
 pub(crate) struct Routes {
     metas: Vec<SocketAddr>,
     current: usize,
-    tables: DetHashMap<String, Route>,
-    asking: DetHashSet<String>,
+    tables: DetHashMap<Arc<str>, Route>,
+    /// When each table was last asked for.
+    queried: DetHashMap<Arc<str>, Mono>,
+    learned: u64,
 }
 
 impl Routes {
     pub(crate) fn new(metas: Vec<SocketAddr>) -> Self {
-        Self { metas, current: 0, tables: DetHashMap::default(), asking: DetHashSet::default() }
+        let (tables, queried) = (DetHashMap::default(), DetHashMap::default());
+        Self { metas, current: 0, tables, queried, learned: 0 }
     }
 
     /// The meta server to ask now.
@@ -88,14 +101,26 @@ impl Routes {
         }
     }
 
+    /// That one does not serve.
+    pub(crate) fn other_meta(&mut self, not: &NotLeading) {
+        match not.leader {
+            Some(leader) => self.follow(leader),
+            // One that leads but is not ready is asked again.
+            None if not.error == ErrorCode::ForwardToOthers => self.next_meta(),
+            None => {}
+        }
+    }
+
     pub(crate) fn get(&self, table: &str) -> Option<&Route> {
         self.tables.get(table)
     }
 
-    pub(crate) fn insert(&mut self, table: String, route: Route) {
+    pub(crate) fn insert(&mut self, table: Arc<str>, mut route: Route) {
         if self.tables.len() >= TABLES_MAX {
             self.tables.clear();
         }
+        self.learned += 1;
+        route.stamp = self.learned;
         self.tables.insert(table, route);
     }
 
@@ -103,13 +128,18 @@ impl Routes {
         self.tables.remove(table);
     }
 
-    /// `false` when the question is under way already.
-    pub(crate) fn begin_query(&mut self, table: &str) -> bool {
-        self.asking.insert(table.to_owned())
+    /// A question for a table has ended.
+    pub(crate) fn queried(&mut self, table: &Arc<str>, now: Mono) {
+        if self.queried.len() >= TABLES_MAX {
+            self.queried.clear();
+        }
+        self.queried.insert(table.clone(), now);
     }
 
-    pub(crate) fn end_query(&mut self, table: &str) {
-        self.asking.remove(table);
+    /// How long the next question for a table must wait.
+    pub(crate) fn pause_before_query(&self, table: &str, now: Mono) -> Duration {
+        let Some(last) = self.queried.get(table) else { return Duration::ZERO };
+        QUERY_INTERVAL.saturating_sub(now.saturating_since(*last))
     }
 }
 

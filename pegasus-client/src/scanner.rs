@@ -8,11 +8,11 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 
 use crate::client::Table;
-use crate::error::ClientError;
+use crate::error::{ClientError, Reason};
 use crate::ops::{self, Batch, Record};
 use crate::schema::key::{SCAN_START, SCAN_STOP, encode_key, next_of_hash_key, split_key};
 use crate::schema::partition_hash;
-use crate::schema::rrdb::{FilterType, GetScannerRequest, KeyValue};
+use crate::schema::rrdb::{FilterType, GetScannerRequest, KeyValue, status};
 
 /// What a scan shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,10 @@ impl Default for ScanOptions {
     }
 }
 
+/// Times that a scan is opened again at one place: a range of dead records that takes longer than the server's time
+/// limit would be begun for ever.
+const REOPEN_MAX: u32 = 8;
+
 enum Place {
     /// The next partition is to be opened.
     NotOpen,
@@ -59,6 +63,8 @@ pub struct Scanner {
     place: Place,
     rows: VecDeque<KeyValue>,
     last_key: Option<Bytes>,
+    /// Times in a row that the scan was opened again without a record in between.
+    reopened: u32,
     failed: bool,
 }
 
@@ -77,6 +83,7 @@ impl Scanner {
             place: Place::NotOpen,
             rows: VecDeque::new(),
             last_key: None,
+            reopened: 0,
             failed: false,
         }
     }
@@ -102,6 +109,9 @@ impl Scanner {
         stop: &[u8],
         options: &ScanOptions,
     ) -> Result<Self, ClientError> {
+        if hash_key.is_empty() {
+            return Err(ClientError::new(Reason::Invalid("the hash key must not be empty here")));
+        }
         let mut request = Self::request(options);
         request.start_key = encode_key(hash_key, start).map_err(ClientError::new)?;
         if stop.is_empty() {
@@ -151,6 +161,16 @@ impl Scanner {
             }
             let Some(partition) = self.partitions.front().copied() else { return Ok(None) };
             let batch = self.fetch(partition)?;
+            if batch.reopen && batch.rows.is_empty() {
+                self.reopened += 1;
+                if self.reopened > REOPEN_MAX {
+                    let mut error = ClientError::new(Reason::Storage(status::INCOMPLETE));
+                    error.place.table = self.table.name().to_owned();
+                    return Err(error);
+                }
+            } else {
+                self.reopened = 0;
+            }
             self.take(batch);
         }
     }
@@ -184,6 +204,15 @@ impl Scanner {
             self.place = Place::NotOpen;
             self.last_key = None;
             self.partitions.pop_front();
+        }
+    }
+}
+
+impl Drop for Scanner {
+    /// Lets the server forget a scan that was not read to its end.
+    fn drop(&mut self) {
+        if let (Place::Context(context), Some(partition)) = (&self.place, self.partitions.front()) {
+            self.table.end_scan(*partition, *context);
         }
     }
 }

@@ -36,6 +36,27 @@ pub mod status {
     pub const EXPIRED: i32 = 12;
     /// The check of a check-and-... request did not pass.
     pub const TRY_AGAIN: i32 = 13;
+
+    /// What a value means, for people.
+    #[must_use]
+    pub const fn name(value: i32) -> &'static str {
+        match value {
+            OK => "ok",
+            NOT_FOUND => "not found",
+            CORRUPTION => "corruption",
+            NOT_SUPPORTED => "not supported",
+            INVALID_ARGUMENT => "invalid argument",
+            IO_ERROR => "i/o error",
+            INCOMPLETE => "incomplete",
+            SHUTDOWN_IN_PROGRESS => "shutting down",
+            TIMED_OUT => "timed out",
+            ABORTED => "aborted",
+            BUSY => "busy",
+            EXPIRED => "expired",
+            TRY_AGAIN => "check not passed",
+            _ => "unknown",
+        }
+    }
 }
 
 /// Special values of scan context ids; real ones are not negative.
