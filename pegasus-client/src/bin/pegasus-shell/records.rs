@@ -6,9 +6,7 @@ use pegasus_client::{Check, Found, MultiGet, Ttl};
 use serde_json::{Value, json};
 
 use crate::Shell;
-use crate::cli::{
-    CheckAndSetArgs, HashKeyArgs, HashKeyCommand, KeyArgs, RangeArgs, RecordCommand, filter_or_none,
-};
+use crate::cli::{CheckAndSetArgs, HashKeyArgs, HashKeyCommand, KeyArgs, RangeArgs, RecordCommand};
 use crate::output::cell;
 use crate::values::filter_or_none;
 
