@@ -6,12 +6,16 @@
 //!
 //! **Invariant:** `state`, `ddl`, `group`, `sync` and `query` do no I/O and read no clock; only the host does.
 
+mod app;
 pub mod ddl;
 pub mod envs;
 pub mod group;
 pub mod query;
+pub mod server;
 pub mod state;
 pub mod store;
 pub mod sync;
 #[cfg(test)]
 mod testing;
+
+pub use app::{MetaApp, MetaAppOptions, meta_app};

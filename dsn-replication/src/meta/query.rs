@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use dsn_core::time::Mono;
+use dsn_rpc::address::RpcAddress;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::thrift::List;
 
+use super::envs::EnvRules;
 use super::state::Cluster;
 use super::state::app::App;
 use crate::options::FunctionLevel;
@@ -232,5 +234,30 @@ impl Cluster {
     /// All tables, dropped ones included.
     pub fn tables(&self) -> impl Iterator<Item = &App> {
         self.apps.values()
+    }
+}
+
+/// For the pages of operators.
+impl Cluster {
+    /// Whether every member is there and alive.
+    pub fn is_complete(&self, config: &PartitionConfiguration) -> bool {
+        self.is_well(config)
+    }
+
+    /// Whether there is a primary with enough members for writes.
+    pub fn is_writable(&self, config: &PartitionConfiguration) -> bool {
+        let needed = self.min_members(config.max_replica_count);
+        let wanted = usize::try_from(config.max_replica_count).unwrap_or_default();
+        config.primary.is_valid() && 1 + config.secondaries.len() >= needed.min(wanted)
+    }
+
+    /// Primaries and secondaries on a server.
+    pub fn replicas_on(&self, node: RpcAddress) -> (usize, usize) {
+        self.nodes.get(&node).map_or((0, 0), |n| (n.primaries.len(), n.secondaries.len()))
+    }
+
+    /// Envs that may be set.
+    pub fn env_rules(&self) -> &EnvRules {
+        &self.options.envs
     }
 }

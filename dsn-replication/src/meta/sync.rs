@@ -12,7 +12,8 @@ use super::state::Cluster;
 use super::state::app::is_member;
 use crate::options::FunctionLevel;
 use crate::wire::config::{
-    AppStatus, ConfigSyncRequest, ConfigSyncResponse, ConfigurationUpdateRequest, ReplicaInfo,
+    AppStatus, ConfigSyncRequest, ConfigSyncResponse, ConfigurationUpdateRequest, PartitionStatus,
+    ReplicaInfo,
 };
 
 /// Most replicas that one report is read to hold.
@@ -44,6 +45,10 @@ impl Cluster {
             if let Some(partition) = self.partition_mut(info.pid) {
                 partition.known_committed =
                     partition.known_committed.max(info.last_committed_decree);
+                // With an older ballot than the group's, it has yet to hear that it is primary.
+                partition.idle = partition.config.primary == node
+                    && info.status != PartitionStatus::Primary
+                    && info.ballot <= partition.config.ballot;
             }
             if self.is_garbage(node, &info, wall) {
                 garbage.push(info);
@@ -51,10 +56,13 @@ impl Cluster {
                 reported.insert(info.pid, info);
             }
         }
-        let leaderless: Vec<Gpid> = reported
+        let headless: Vec<Gpid> = reported
             .keys()
             .copied()
-            .filter(|gpid| self.partition(*gpid).is_some_and(|p| !p.config.primary.is_valid()))
+            .filter(|gpid| {
+                let partition = self.partition(*gpid);
+                partition.is_some_and(|p| p.idle || !p.config.primary.is_valid())
+            })
             .collect();
         let first = match self.nodes.get_mut(&node) {
             Some(entry) => entry.reported.replace(reported).is_none(),
@@ -64,7 +72,7 @@ impl Cluster {
         if first {
             self.cure_all(now);
         } else {
-            leaderless.into_iter().for_each(|gpid| self.cure(gpid, now));
+            headless.into_iter().for_each(|gpid| self.cure(gpid, now));
         }
         response
     }

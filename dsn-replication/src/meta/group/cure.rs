@@ -49,6 +49,8 @@ pub struct View {
     pub committed: i64,
     /// Members below which copies are made at once.
     pub min_members: usize,
+    /// Whether the primary says that it does not act as one.
+    pub idle: bool,
     /// Whether the last lost member has been waited for long enough.
     pub waited: bool,
 }
@@ -74,6 +76,9 @@ pub fn decide(view: &View) -> Action {
         return Action::TakeOut(config.primary);
     }
     let propose = |node, kind| Action::Propose { target: config.primary, node, kind };
+    if view.idle {
+        return propose(config.primary, ConfigType::AssignPrimary);
+    }
     if let Some(dead) = config.secondaries.iter().find(|node| view.candidate(**node).is_none()) {
         return propose(*dead, ConfigType::DowngradeToInactive);
     }
@@ -139,7 +144,7 @@ impl Cluster {
         if level < FunctionLevel::Freezed {
             return;
         }
-        if self.is_well(&partition.config) {
+        if !partition.idle && self.is_well(&partition.config) {
             self.withdraw(gpid);
             self.set_stuck(gpid, None);
             return;
@@ -190,7 +195,7 @@ impl Cluster {
     }
 
     /// Everybody is there and alive; the common case, looked at cheaply.
-    fn is_well(&self, config: &PartitionConfiguration) -> bool {
+    pub(in crate::meta) fn is_well(&self, config: &PartitionConfiguration) -> bool {
         config.primary.is_valid()
             && 1 + config.secondaries.len() as i64 == i64::from(config.max_replica_count)
             && self.fd.is_alive(config.primary)
@@ -226,6 +231,7 @@ impl Cluster {
             former: self.former(config),
             committed: partition.known_committed,
             min_members: self.min_members(config.max_replica_count),
+            idle: partition.idle,
             waited: partition.dropped_at.is_none_or(|at| now.saturating_since(at) >= delay),
         }
     }
@@ -244,7 +250,7 @@ impl Cluster {
         config.last_drops.iter().map(former).collect()
     }
 
-    fn min_members(&self, max_replica_count: i32) -> usize {
+    pub(in crate::meta) fn min_members(&self, max_replica_count: i32) -> usize {
         let wanted = usize::try_from(max_replica_count).unwrap_or_default();
         match self.options.replication.mutation_2pc_min_replica_count {
             0 if wanted <= 2 => 1,

@@ -67,7 +67,10 @@ pub fn change(
     }
     match kind {
         ConfigType::AssignPrimary | ConfigType::UpgradeToPrimary => {
-            if before.primary.is_valid() {
+            // The primary itself may be assigned once more: after a restart it begins a new ballot.
+            if before.primary.is_valid()
+                && (before.primary, kind) != (node, ConfigType::AssignPrimary)
+            {
                 return Err(ChangeError::HasPrimary);
             }
             let secondary = before.secondaries.contains(&node);

@@ -58,6 +58,7 @@ fn every_kind_of_change_does_what_it_says_and_nothing_else() {
         (&headless, K::AssignPrimary, 1, Ok("1 [2] -[] @8")),
         (&headless, K::AssignPrimary, 2, Err(ChangeError::IsMember)),
         (&full, K::AssignPrimary, 4, Err(ChangeError::HasPrimary)),
+        (&full, K::AssignPrimary, 1, Ok("1 [2,3] -[4] @8")),
         (&headless, K::UpgradeToPrimary, 2, Ok("2 [] -[1] @8")),
         (&headless, K::UpgradeToPrimary, 3, Err(ChangeError::IsNot("a secondary"))),
         (&full, K::PrimaryForceUpdateBallot, 1, Ok("1 [2,3] -[4] @8")),
@@ -220,6 +221,22 @@ fn a_restarted_server_goes_on_as_primary_at_once() {
     assert_eq!((again.err, again.config.ballot), (ErrorCode::Ok, 2));
     let bench = bench.restart();
     assert_eq!(shape(&bench.partition(P).config), "1 [] -[] @2");
+}
+
+#[test]
+fn a_primary_that_was_started_anew_is_asked_at_once_to_go_on() {
+    let mut bench = started(3);
+    bench.beacon(1, 2);
+    assert!(bench.proposals.is_empty());
+    bench.sync(1, &[(P, 3, 5)]);
+    let (to, request) = &bench.proposals[0];
+    assert_eq!((*to, request.config_type), (addr(1), ConfigType::AssignPrimary));
+    bench.pass(Duration::from_secs(1), &[1, 2, 3]);
+    assert!(bench.proposals.len() > 1, "repeated until it does");
+    bench.obey(&[1, 2, 3]);
+    assert_eq!(shape(&bench.partition(P).config), "1 [2,3] -[] @4");
+    bench.pass(Duration::from_secs(15), &[1, 2, 3]);
+    assert!(bench.proposals.is_empty(), "it is enough");
 }
 
 #[test]

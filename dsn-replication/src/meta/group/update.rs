@@ -6,6 +6,7 @@
 //! group are told to come again.
 
 use dsn_core::time::Mono;
+use dsn_rpc::address::RpcAddress;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 
@@ -102,7 +103,11 @@ impl Cluster {
     /// While membership is frozen, a restarted primary may still go on: its group stays as it is.
     fn is_frozen_for(&self, request: &ConfigurationUpdateRequest) -> bool {
         self.effective_level() == FunctionLevel::Freezed
-            && request.config_type != ConfigType::PrimaryForceUpdateBallot
+            && request.config.primary != self.primary_of(request.config.pid)
+    }
+
+    fn primary_of(&self, gpid: Gpid) -> RpcAddress {
+        self.partition(gpid).map_or(RpcAddress::INVALID, |partition| partition.config.primary)
     }
 
     fn checked_change(
@@ -114,7 +119,10 @@ impl Cluster {
         if !same_members(&after, &request.config) {
             return Err(ChangeError::IsNot("placed as the change says"));
         }
-        if request.config_type == ConfigType::AssignPrimary && !current.last_drops.is_empty() {
+        if request.config_type == ConfigType::AssignPrimary
+            && !current.last_drops.is_empty()
+            && current.primary != request.node
+        {
             // There is data somewhere: only the server that was chosen for having it may go on with it.
             let chosen = self.partition(current.pid).and_then(|p| p.proposal.as_ref());
             if !chosen.is_some_and(|p| p.node == request.node && p.kind == request.config_type) {

@@ -155,6 +155,8 @@ pub struct Partition {
     pub known_committed: i64,
     /// A server that did not act on a proposal in time.
     pub avoid: Option<RpcAddress>,
+    /// The primary says that it does not act as one: it was started anew.
+    pub idle: bool,
     /// Why nobody can be made primary.
     pub stuck: Option<String>,
 }
@@ -170,6 +172,7 @@ impl Partition {
             proposal: None,
             dropped_at: None,
             avoid: None,
+            idle: false,
             stuck: None,
         }
     }
@@ -221,6 +224,7 @@ impl Cluster {
         let before = std::mem::replace(&mut partition.config, config);
         partition.version += 1;
         partition.avoid = None;
+        partition.idle = false;
         partition.known_committed =
             partition.known_committed.max(partition.config.last_committed_decree);
         let after = partition.config.clone();
