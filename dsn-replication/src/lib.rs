@@ -11,6 +11,7 @@ pub mod failure_detector;
 pub mod gate;
 pub mod ids;
 pub mod meta;
+pub mod meta_link;
 pub mod mutation;
 pub mod options;
 pub mod placement;

@@ -52,8 +52,8 @@ pub struct Worker<N> {
 }
 
 impl<N: Clone + PartialEq> Worker<N> {
-    /// A link that has not begun. `metas` must not be empty.
-    pub fn new(timing: Timing, metas: Vec<N>, now: Mono) -> Self {
+    /// A link that has not begun; it extends and ends `lease`. `metas` must not be empty.
+    pub fn new(timing: Timing, metas: Vec<N>, lease: Lease, now: Mono) -> Self {
         assert!(!metas.is_empty(), "a replica server needs a meta server");
         Self {
             timing,
@@ -61,7 +61,7 @@ impl<N: Clone + PartialEq> Worker<N> {
             target: 0,
             foreign: None,
             connected: false,
-            lease: Lease::new(),
+            lease,
             in_flight: None,
             next_id: 0,
             due: now,
@@ -163,7 +163,7 @@ mod tests {
 
     fn worker(metas: &[&'static str]) -> Worker<&'static str> {
         let timing = Timing::new(&ReplicationOptions::default()).unwrap();
-        Worker::new(timing, metas.to_vec(), at(0))
+        Worker::new(timing, metas.to_vec(), Lease::new(), at(0))
     }
 
     fn at(ms: u64) -> Mono {
