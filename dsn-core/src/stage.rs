@@ -114,21 +114,30 @@ impl Stage {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Records how long an event waited.
+    /// Records how long an event waited; of a refused one too, so that admission opens again when nothing else runs.
     pub fn note(&self, enqueued: Mono, begun: Mono) {
         if self.admit_delay.is_zero() {
             return;
         }
         let waited = begun.saturating_since(enqueued).as_nanos() as u64;
+        let (start, now) = (self.interval_start.load(Ordering::Relaxed), begun.nanos());
+        let length = ADMISSION_INTERVAL.as_nanos() as u64;
+        let elapsed = now.saturating_sub(start);
+        if elapsed >= 2 * length {
+            // Nothing happened for a while: there is no standing queue, and one late event does not make one.
+            self.interval_min.store(waited, Ordering::Relaxed);
+            self.interval_start.store(now, Ordering::Relaxed);
+            self.overloaded.store(false, Ordering::Relaxed);
+            return;
+        }
         if waited < self.interval_min.load(Ordering::Relaxed) {
             self.interval_min.store(waited, Ordering::Relaxed);
         }
-        let start = self.interval_start.load(Ordering::Relaxed);
-        if begun.nanos().saturating_sub(start) >= ADMISSION_INTERVAL.as_nanos() as u64 {
+        if elapsed >= length {
             let min = self.interval_min.swap(u64::MAX, Ordering::Relaxed);
             let standing = min != u64::MAX && min > self.admit_delay.as_nanos() as u64;
             self.overloaded.store(standing, Ordering::Relaxed);
-            self.interval_start.store(begun.nanos(), Ordering::Relaxed);
+            self.interval_start.store(now, Ordering::Relaxed);
         }
     }
 }
@@ -238,12 +247,18 @@ mod tests {
         let ms = |n: u64| Mono::from_nanos(n * 1_000_000);
         stage.note(ms(1000), ms(1001));
         assert!(stage.admits());
-        for n in 0..12 {
+        for n in 0..24 {
             stage.note(ms(1000 + n * 10), ms(1020 + n * 10));
         }
-        assert!(!stage.admits(), "everything waited 20 ms for 100 ms");
+        assert!(!stage.admits(), "everything waited 20 ms for 200 ms");
+        stage.note(ms(1450), ms(1500));
+        assert!(stage.admits(), "a late event after a quiet time is no queue");
         for n in 0..12 {
-            stage.note(ms(1200 + n * 10), ms(1200 + n * 10));
+            stage.note(ms(1480 + n * 10), ms(1500 + n * 10));
+        }
+        assert!(!stage.admits(), "another 100 ms of it");
+        for n in 0..12 {
+            stage.note(ms(1620 + n * 10), ms(1620 + n * 10));
         }
         assert!(stage.admits());
     }

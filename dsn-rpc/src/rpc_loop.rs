@@ -179,7 +179,7 @@ impl Resident for RpcLoop {
                 return;
             };
             session.readable = true;
-            if !session.listed {
+            if !session.listed && !session.paused {
                 self.serve(ctx, id);
             }
         }

@@ -458,6 +458,8 @@ pub(crate) fn dispatch(
     // Servers among themselves are not turned away: that would only make the load worse.
     let from_client = head.protocol == Protocol::Thft || head.gpid.app_id > 0;
     if from_client && !service.high && (!has_room || !ctx.node().stage(service.stage).admits()) {
+        let now = ctx.now();
+        ctx.node().stage(service.stage).note(arrived, now);
         count(ctx, |c| c.busy.one());
         answer(ctx, &ticket, head.name, ErrorCode::Busy, |_| {});
         return;

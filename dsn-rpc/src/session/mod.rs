@@ -166,10 +166,14 @@ impl Session {
         }
     }
 
-    /// Whether its limits allow to take another request. An HTTP connection has one at a time, for answers must
-    /// keep the order of the requests.
+    /// Whether its limits allow to take another frame. Answers are always taken: not to read them because the peer
+    /// does not take our calls would leave both sides waiting for each other. An HTTP connection has one request at
+    /// a time, for answers must keep the order of the requests.
     #[inline]
     pub(crate) fn may_read(&self, limits: &Limits) -> bool {
+        if self.side != Side::Accepted {
+            return !self.closing;
+        }
         let requests = match self.parser.protocol() {
             Some(Protocol::Http) => 1,
             _ => limits.in_flight,

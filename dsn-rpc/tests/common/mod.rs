@@ -12,7 +12,7 @@ use dsn_core::code::Code;
 use dsn_core::driver::native::{NativeClock, OsDisk};
 use dsn_core::exec::{Addr, Ctx, Resident, WorkerConfig, WorkerId};
 use dsn_core::node::{Node, NodeParts};
-use dsn_core::stage::{Layout, StagePlan};
+use dsn_core::stage::{Layout, Stage, StagePlan};
 use dsn_rpc::{Replier, Request, Rpc, RpcOptions, ServiceTable};
 
 dsn_core::task_codes! {
@@ -22,7 +22,7 @@ dsn_core::task_codes! {
     /// Keeps the replier until told.
     pub RPC_TEST_HOLD: Rpc, Common, "THREAD_POOL_DEFAULT", timeout_ms = 10_000;
     /// Answers everything that is held, the last first.
-    pub RPC_TEST_RELEASE: Rpc, High, "THREAD_POOL_DEFAULT", timeout_ms = 10_000;
+    pub RPC_TEST_RELEASE: Rpc, Common, "THREAD_POOL_DEFAULT", timeout_ms = 10_000;
     /// Drops the replier.
     pub RPC_TEST_DROP: Rpc, Common, "THREAD_POOL_DEFAULT", timeout_ms = 10_000;
     /// Panics.
@@ -123,7 +123,12 @@ impl TestNode {
     ) -> Self {
         dsn_core::code::register(CODES);
         dsn_core::code::register(dsn_rpc::CODES);
-        let plan = StagePlan::with_layout(workers, Layout::Fused);
+        let mut plan = StagePlan::with_layout(workers, Layout::Fused);
+        // Without admission by delay: the machine may be busy with other things.
+        for stage in &mut plan.stages {
+            let executor = stage.executor().clone();
+            *stage = Stage::new(stage.name(), executor, Duration::ZERO, usize::MAX);
+        }
         let pools = plan.pools.clone();
         let node = Node::new(NodeParts {
             name: "test".into(),
