@@ -18,6 +18,7 @@ use crate::schema::rrdb::{Mutate, MutateOperation};
 /// A cluster. Cheap to clone; all clones share one thread and one connection per server.
 #[derive(Clone, Debug)]
 pub struct PegasusClient {
+    options: Arc<ClientOptions>,
     pub(crate) embedded: Arc<Embedded>,
 }
 
@@ -38,9 +39,14 @@ impl PegasusClient {
         if options.metas.is_empty() {
             return Err(ClientError::new(Reason::Invalid("no meta server given")));
         }
-        let embedded = Embedded::start(options)
+        let embedded = Embedded::start(options.clone())
             .map_err(|_| ClientError::new(Reason::Invalid("the client's thread does not start")))?;
-        Ok(Self { embedded: Arc::new(embedded) })
+        Ok(Self { options: Arc::new(options), embedded: Arc::new(embedded) })
+    }
+
+    /// Its settings.
+    pub fn options(&self) -> ClientOptions {
+        self.options.as_ref().clone()
     }
 
     /// A table of the cluster. Whether it exists is seen at the first operation.

@@ -17,6 +17,10 @@ use crate::options::ClientOptions;
 /// How long the end of the embedded runtime may take.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Longest pause before a connection is tried again: a server that is back is to be found well within the time that an
+/// operation has.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
+
 type Slot = Arc<Mutex<Option<Addr<ClientCore>>>>;
 
 struct ClientApp {
@@ -26,7 +30,8 @@ struct ClientApp {
 
 impl ServiceApp for ClientApp {
     fn start(&mut self, ctx: &mut Ctx<'_>, _me: Addr<AppHost>) -> Result<(), AppError> {
-        Rpc::start(ctx, RpcOptions::default(), ServiceTable::new());
+        let rpc = RpcOptions { max_reconnect_pause: RECONNECT_PAUSE, ..RpcOptions::default() };
+        Rpc::start(ctx, rpc, ServiceTable::new());
         let options = self.options.clone();
         let core = ctx.spawn_here(|_, me| ClientCore::new(me, options));
         *self.slot.lock() = Some(core);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 
 use crate::client::Table;
-use crate::error::{ClientError, Reason};
+use crate::error::{ClientError, Place as ErrorPlace, Reason};
 use crate::ops::{self, Batch, Record};
 use crate::schema::key::{SCAN_START, SCAN_STOP, encode_key, next_of_hash_key, split_key};
 use crate::schema::partition_hash;
@@ -109,16 +109,17 @@ impl Scanner {
         stop: &[u8],
         options: &ScanOptions,
     ) -> Result<Self, ClientError> {
+        let wrong = |reason| ClientError { reason, place: ErrorPlace::of_table(table.name()) };
         if hash_key.is_empty() {
-            return Err(ClientError::new(Reason::Invalid("the hash key must not be empty here")));
+            return Err(wrong(Reason::Invalid("the hash key must not be empty here")));
         }
         let mut request = Self::request(options);
-        request.start_key = encode_key(hash_key, start).map_err(ClientError::new)?;
+        request.start_key = encode_key(hash_key, start).map_err(|error| wrong(error.into()))?;
         if stop.is_empty() {
-            request.stop_key = next_of_hash_key(hash_key).map_err(ClientError::new)?;
+            request.stop_key = next_of_hash_key(hash_key).map_err(|error| wrong(error.into()))?;
             request.stop_inclusive = false;
         } else {
-            request.stop_key = encode_key(hash_key, stop).map_err(ClientError::new)?;
+            request.stop_key = encode_key(hash_key, stop).map_err(|error| wrong(error.into()))?;
         }
         request.validate_partition_hash = Some(false);
         let hash = partition_hash::of_record(hash_key, start);
@@ -156,7 +157,6 @@ impl Scanner {
                 let (hash_key, sort_key) = split_key(&row.key).map_err(ClientError::new)?;
                 let record =
                     (row.key.slice_ref(hash_key), row.key.slice_ref(sort_key), row.value.clone());
-                self.last_key = Some(row.key);
                 return Ok(Some(record));
             }
             let Some(partition) = self.partitions.front().copied() else { return Ok(None) };
@@ -164,9 +164,8 @@ impl Scanner {
             if batch.reopen && batch.rows.is_empty() {
                 self.reopened += 1;
                 if self.reopened > REOPEN_MAX {
-                    let mut error = ClientError::new(Reason::Storage(status::INCOMPLETE));
-                    error.place.table = self.table.name().to_owned();
-                    return Err(error);
+                    let place = ErrorPlace::of_table(self.table.name());
+                    return Err(ClientError { reason: Reason::Storage(status::INCOMPLETE), place });
                 }
             } else {
                 self.reopened = 0;
