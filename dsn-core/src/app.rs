@@ -161,7 +161,13 @@ impl NativeNode {
             .recv_timeout(START_TIMEOUT)
             .unwrap_or_else(|_| Err(AppError("the app did not start in time".into())));
         match outcome {
-            Ok(app) => Ok(Self { node, pools: Some(pools), threads, ended, app }),
+            Ok(app) => {
+                // What the app sent to other workers left with the end of its turn; events from outside that come
+                // after this are behind it.
+                pass(&node, 0..1);
+                pass(&node, 1..node.worker_count());
+                Ok(Self { node, pools: Some(pools), threads, ended, app })
+            }
             Err(error) => {
                 node.stop();
                 for thread in threads {
@@ -204,6 +210,20 @@ impl NativeNode {
         }
         orderly
     }
+}
+
+/// Waits until each of the workers has run one event that came from outside.
+fn pass(node: &Arc<Node>, workers: std::ops::Range<usize>) {
+    let (tell, told) = bounded(node.worker_count());
+    for index in workers {
+        let tell = tell.clone();
+        let _ = Handle::new(node).run(WorkerId(index as u16), &LPC_APP_START, move |_| {
+            let _ = tell.send(());
+        });
+    }
+    drop(tell);
+    // Ends when all have sent, or their closures are gone.
+    while told.recv_timeout(START_TIMEOUT).is_ok() {}
 }
 
 #[cfg(test)]

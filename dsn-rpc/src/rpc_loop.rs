@@ -539,14 +539,11 @@ impl RpcLoop {
             }
             let mut slices = [IoSlice::new(&[]); IOV_MAX];
             let count = queue.slices(&mut slices);
-            let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
             match ctx.writev(sock, &slices[..count]) {
+                // A short write is no promise of an event: only `WouldBlock` is.
                 Ok(written) => {
                     self.counters().writes.one();
                     queue.advance(written);
-                    if written < offered {
-                        return Ok(true);
-                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(error.kind()),

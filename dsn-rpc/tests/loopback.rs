@@ -251,7 +251,9 @@ fn large_bodies_go_both_ways() {
         }
         for _ in 0..6 {
             let (number, outcome) = calls.next_text();
-            if let Err(e) = &outcome { panic!("{number} {e} {:?} {:?}", client.rpc.stats(), server.rpc.stats()); }
+            if let Err(e) = &outcome {
+                panic!("{number} {e} {:?} {:?}", client.rpc.stats(), server.rpc.stats());
+            }
             assert_eq!(outcome.unwrap(), text);
         }
         let addr = server.addr;
