@@ -168,7 +168,13 @@ impl Admin {
         let request = RecallAppRequest { app_id, new_app_name: new_name.to_owned() };
         let answer: RecallAppResponse =
             self.ask(&codes::RPC_CM_RECALL_APP, request, Kind::Write)?;
-        refused(answer.err, new_name, answer.info)
+        match answer.err {
+            ErrorCode::AppNotExist => {
+                let hint = format!("there is no dropped table with app id {app_id}");
+                Err(about(Reason::Hinted(answer.err, hint), new_name))
+            }
+            err => refused(err, new_name, answer.info),
+        }
     }
 
     /// Tables in a state (`AppStatus::Invalid` for any).
@@ -289,37 +295,26 @@ impl Admin {
         mut progress: impl FnMut(&str),
     ) -> Outcome<i32> {
         let begun = self.client.embedded.now();
-        let mut said = String::new();
-        let mut id = None;
+        let (mut said, mut id) = (String::new(), None);
         loop {
-            let step = match id {
-                None => self.try_create(spec).map(|created| {
-                    id = Some(created);
-                    "the table is made, its partitions are not served yet".to_owned()
-                }),
+            let waits_for = match id {
+                None => match self.try_create(spec)? {
+                    Ok(created) => {
+                        id = Some(created);
+                        "the table is made, its partitions are not served yet".to_owned()
+                    }
+                    Err(obstacle) => obstacle,
+                },
                 Some(id) => match self.primaries(&spec.name) {
                     Ok((ready, count)) if ready == count && count > 0 => return Ok(id),
-                    Ok((ready, count)) => Ok(format!("{ready} of {count} partitions are served")),
-                    Err(error) if may_pass(&error) => Ok(error.to_string()),
-                    Err(error) => Err(error),
-                },
-            };
-            let waits_for = match step {
-                Ok(text) => text,
-                // A table that may have been made by the last attempt is not to be taken for somebody else's.
-                Err(error) if may_pass(&error) && (spec.if_not_exists || !error.is_ambiguous()) => {
-                    error.to_string()
-                }
-                Err(error) => match self.missing_servers(spec) {
-                    Some(text) if is_about_servers(&error) => text,
-                    _ => return Err(error),
+                    Ok((ready, count)) => format!("{ready} of {count} partitions are served"),
+                    Err(error) if may_pass(&error) => error.to_string(),
+                    Err(error) => return Err(error),
                 },
             };
             if self.client.embedded.now().saturating_since(begun) >= limit {
-                return Err(about(
-                    Reason::Unavailable { after: limit, last: waits_for },
-                    &spec.name,
-                ));
+                let reason = Reason::Unavailable { after: limit, last: waits_for };
+                return Err(about(reason, &spec.name));
             }
             if said != waits_for {
                 progress(&waits_for);
@@ -329,8 +324,26 @@ impl Admin {
         }
     }
 
-    fn try_create(&self, spec: &TableSpec) -> Outcome<i32> {
-        self.with_timeout(self.timeout.min(CREATE_ATTEMPT)).create_table(spec)
+    /// One attempt to make a table: its id, or an obstacle that time may remove.
+    fn try_create(&self, spec: &TableSpec) -> Outcome<Result<i32, String>> {
+        let admin = self.with_timeout(self.timeout.min(CREATE_ATTEMPT));
+        // Counted before, so that a server that arrives in between is not missed.
+        let missing = admin.missing_servers(spec);
+        let error = match admin.create_table(spec) {
+            Ok(id) => return Ok(Ok(id)),
+            Err(error) => error,
+        };
+        match (missing, &error.reason) {
+            (
+                Some(missing),
+                Reason::Refused(ErrorCode::InvalidParameters | ErrorCode::StateFreezed),
+            ) => Ok(Err(missing)),
+            // A table that may have been made by the last attempt is not to be taken for somebody else's.
+            _ if may_pass(&error) && (spec.if_not_exists || !error.is_ambiguous()) => {
+                Ok(Err(error.to_string()))
+            }
+            _ => Err(error),
+        }
     }
 
     /// How many partitions of a table have a primary, and how many there are.
@@ -343,10 +356,13 @@ impl Admin {
         Ok((ready, usize::try_from(config.partition_count).unwrap_or(0)))
     }
 
-    /// What to say when fewer servers live than a table wants.
+    /// What to say when fewer servers live than a table wants, or when nobody knows how many.
     fn missing_servers(&self, spec: &TableSpec) -> Option<String> {
-        let alive = self.list_nodes(NodeStatus::Alive).ok()?.len();
-        let wanted = usize::try_from(spec.replicas).ok()?;
+        let alive = match self.list_nodes(NodeStatus::Alive) {
+            Ok(nodes) => nodes.len(),
+            Err(error) => return Some(error.to_string()),
+        };
+        let wanted = usize::try_from(spec.replicas).unwrap_or(0);
         (alive < wanted).then(|| {
             format!(
                 "{alive} replica servers are alive, {wanted} replicas of each partition are wanted"
@@ -363,6 +379,7 @@ fn may_pass(error: &ClientError) -> bool {
             code,
             ErrorCode::ServiceNotActive
                 | ErrorCode::UnderRecovery
+                | ErrorCode::StateFreezed
                 | ErrorCode::BusyCreating
                 | ErrorCode::BusyDropping
                 | ErrorCode::Busy
@@ -370,14 +387,4 @@ fn may_pass(error: &ClientError) -> bool {
         ),
         _ => false,
     }
-}
-
-/// Whether a refusal to make a table may be for want of replica servers.
-fn is_about_servers(error: &ClientError) -> bool {
-    matches!(
-        error.reason,
-        Reason::Refused(
-            ErrorCode::InvalidParameters | ErrorCode::StateFreezed | ErrorCode::NotEnoughMember
-        )
-    )
 }

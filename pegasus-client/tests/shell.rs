@@ -4,6 +4,11 @@
 
 mod fake;
 
+use dsn_core::app::ServiceApp;
+use dsn_replication::meta::envs::EnvRules;
+use dsn_replication::meta::{MetaApp, MetaAppOptions};
+use dsn_replication::options::{MetaServerOptions, ReplicationOptions};
+use dsn_rpc::RpcOptions;
 use fake::{Server, World};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -124,6 +129,47 @@ fn create_waits_and_says_what_for() {
     let ran = shell(&meta, &["create", "more", "-r", "2", "--wait", "1"], "");
     assert_eq!(ran.code, 1);
     assert!(ran.err.contains("1 replica servers are alive, 2 replicas"), "{}", ran.err);
+}
+
+/// The meta server itself, without a replica server.
+fn real_meta(name: &str) -> Server {
+    let mut addr = fake::own_host();
+    addr.set_port(34601);
+    let data_dir =
+        std::env::temp_dir().join(format!("pegasus-shell-{name}-{}", std::process::id()));
+    let options = MetaAppOptions {
+        listen: addr,
+        data_dir,
+        replication: ReplicationOptions::default(),
+        meta: MetaServerOptions::default(),
+        rpc: RpcOptions::default(),
+        envs: EnvRules::new(),
+        extend: Box::new(|_| {}),
+    };
+    let app = Box::new(move || Box::new(MetaApp::new(options)) as Box<dyn ServiceApp>);
+    Server::from((addr, fake::start_node(app)))
+}
+
+#[test]
+fn a_meta_server_without_replica_servers_explains_itself() {
+    let meta = real_meta("alone");
+    let run = |words: &[&str]| shell(&meta, words, "");
+    let ran = run(&["cluster_info"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let leader = ran.out.lines().find(|line| line.starts_with("primary_meta_server")).unwrap();
+    assert!(leader.ends_with(&meta.addr.to_string()), "{leader}");
+    assert_eq!(run(&["--json", "ls", "--all"]).out, "[]\n");
+    assert_eq!(run(&["nodes", "-d"]).out.lines().count(), 1, "only the heading");
+    let ran = run(&["create", "temp", "-p", "8", "-r", "1", "-f", "--wait", "1"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("0 replica servers are alive, 1 replicas"), "{}", ran.err);
+    for words in [&["drop", "temp"][..], &["app", "temp"], &["get_app_envs", "temp"]] {
+        let ran = run(words);
+        assert!(ran.code == 1 && ran.err.contains("no such table"), "{words:?}: {}", ran.err);
+        assert!(ran.err.contains("table temp"), "{words:?}: {}", ran.err);
+    }
+    let ran = run(&["recall", "5"]);
+    assert!(ran.code == 1 && ran.err.contains("app id 5"), "{}", ran.err);
 }
 
 #[test]

@@ -8,7 +8,7 @@
 mod data;
 
 use bytes::Bytes;
-use dsn_core::app::{AppError, AppHost, NativeNode, ServiceApp};
+use dsn_core::app::{AppError, AppFactory, AppHost, NativeNode, ServiceApp};
 use dsn_core::driver::native::{NativeClock, OsDisk};
 use dsn_core::exec::{Addr, Ctx, WorkerConfig};
 use dsn_core::node::{Node, NodeParts};
@@ -147,8 +147,26 @@ impl ServiceApp for App {
     }
 }
 
+/// A node of one worker with this app on it.
+pub fn start_node(app: AppFactory) -> NativeNode {
+    let plan = StagePlan::with_layout(1, Layout::Fused);
+    let pools = plan.pools.clone();
+    let node = Node::new(NodeParts {
+        name: "fake".into(),
+        role: "fake".into(),
+        plan,
+        worker: WorkerConfig::default(),
+        codes: vec![],
+        disk: Arc::new(OsDisk),
+        seed: 1,
+        config: None,
+    })
+    .unwrap();
+    NativeNode::start(node, &pools, NativeClock::start(), app).unwrap()
+}
+
 /// A loopback address that no other test uses: whoever starts a server there again finds its port free.
-fn own_host() -> SocketAddr {
+pub fn own_host() -> SocketAddr {
     static SERVERS: AtomicU32 = AtomicU32::new(0);
     let index = SERVERS.fetch_add(1, Ordering::Relaxed);
     let process = std::process::id() % 250;
@@ -181,18 +199,6 @@ impl Server {
         world: &World,
         services: fn(&World, Arc<Mutex<SocketAddr>>) -> ServiceTable,
     ) -> Self {
-        let plan = StagePlan::with_layout(1, Layout::Fused);
-        let node = Node::new(NodeParts {
-            name: "fake".into(),
-            role: "fake".into(),
-            plan,
-            worker: WorkerConfig::default(),
-            codes: vec![],
-            disk: Arc::new(OsDisk),
-            seed: 1,
-            config: None,
-        })
-        .unwrap();
         let (tell, told) = channel();
         let me = Arc::new(Mutex::new(addr));
         let table = services(world, me.clone());
@@ -202,13 +208,7 @@ impl Server {
             *me.lock() = addr;
             tell.send(addr).unwrap();
         });
-        let native = NativeNode::start(
-            node,
-            &[],
-            NativeClock::start(),
-            Box::new(move || Box::new(App(Some(start)))),
-        )
-        .unwrap();
+        let native = start_node(Box::new(move || Box::new(App(Some(start)))));
         Self { addr: told.recv().unwrap(), native: Some(native) }
     }
 
@@ -222,6 +222,12 @@ impl Server {
         if let Some(native) = self.native.take() {
             assert!(native.shutdown(Duration::from_secs(10)), "an orderly end");
         }
+    }
+}
+
+impl From<(SocketAddr, NativeNode)> for Server {
+    fn from((addr, native): (SocketAddr, NativeNode)) -> Self {
+        Self { addr, native: Some(native) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Commands about tables: create, drop, recall, ls, app and the envs.
 
+use dsn_core::time::Wall;
 use dsn_replication::wire::config::{AppInfo, AppStatus, PartitionConfiguration};
 use dsn_rpc::address::RpcAddress;
 use pegasus_client::TableSpec;
@@ -96,26 +97,10 @@ fn table_row(info: &AppInfo) -> Vec<Value> {
 
 /// Unix seconds as UTC, to the second; nothing for zero.
 fn time(unix: i64) -> Value {
-    let Ok(seconds) = u64::try_from(unix) else { return Value::Null };
-    if seconds == 0 {
-        return Value::Null;
+    match u64::try_from(unix) {
+        Ok(seconds) if seconds > 0 => json!(Wall::from_unix_seconds(seconds).utc().date_time()),
+        _ => Value::Null,
     }
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    json!(format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"))
-}
-
-/// Year, month and day of a day counted from 1970-01-01. Years begin in March here, which puts the leap day last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (era * 400 + year + next, month, day)
 }
 
 const PARTITION_COLUMNS: [&str; 5] = ["Partition", "Ballot", "Replicas", "Primary", "Secondaries"];
