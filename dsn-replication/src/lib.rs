@@ -2,19 +2,26 @@
 //! them.
 //!
 //! Reading order: [`ids`] (ballots and decrees), [`mutation`] (what a decree does), [`state_machine`] (what a user of
-//! the crate implements).
+//! the crate implements), [`log`] (where mutations are kept), [`replica`] (the protocol core), [`host`] (what carries
+//! it out), [`stub`] (all replicas of a server), [`gate`], [`placement`] and [`reads`] (the way past the owner).
 
 #![forbid(unsafe_code)]
 
 pub mod codes;
+pub mod dirs;
 pub mod failure_detector;
 pub mod gate;
+pub mod host;
 pub mod ids;
+pub mod log;
 pub mod meta;
 pub mod meta_link;
 pub mod mutation;
 pub mod options;
 pub mod placement;
 pub mod reads;
+pub mod replica;
 pub mod state_machine;
+pub mod testing;
 pub mod wire;
+pub mod worker_log;

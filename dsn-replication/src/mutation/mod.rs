@@ -4,10 +4,16 @@
 //! applied as one. Its decree, timestamp and requests never change once numbered; its ballot grows when a later
 //! primary proposes it again.
 
+mod codec;
+mod queue;
+
 use crate::ids::{Ballot, Decree};
 use bytes::Bytes;
 use dsn_core::code::Code;
 use dsn_rpc::gpid::Gpid;
+
+pub use codec::{CODES_MAX, CodeTable, DecodeError, decode_body, encode_body};
+pub use queue::{BATCH_BYTES, BATCH_REQUESTS, Batch, QueueFull, Ticket, WriteQueue};
 
 /// One client request inside a mutation.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,461 @@
+//! Tests of the log: what is written comes back, whatever happens in between.
+
+use super::*;
+use crate::ids::{Ballot, Decree};
+use crate::mutation::Mutation;
+use crate::testing::mem_disk::{Crash, MemDisk};
+use dsn_core::disk::Disk;
+use dsn_core::rng::Rng;
+use dsn_rpc::gpid::Gpid;
+use std::path::Path;
+
+const DIR: &str = "/data/log";
+
+fn gpid(n: i32) -> Gpid {
+    Gpid::new(1, n)
+}
+
+/// A mutation whose content follows from its ids.
+fn mutation(n: i32, ballot: i64, decree: i64) -> Mutation {
+    Mutation {
+        gpid: gpid(n),
+        ballot: Ballot(ballot),
+        decree: Decree(decree),
+        last_committed: Decree(decree - 1),
+        timestamp_us: (1000 * decree + i64::from(n)) as u64,
+        requests: Vec::new(),
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Told {
+    Record(i32, i64),
+    Truncate(i32, i64),
+    Lost(i32, i64),
+    Gap,
+}
+
+#[derive(Default)]
+struct Ear(Vec<Told>);
+
+impl ReplaySink for Ear {
+    fn record(&mut self, record: Record) {
+        let key = record.key;
+        let n = key.gpid.partition_index;
+        let mut written = LogBatch::new();
+        written.mutation(&mutation(n, key.ballot.0, key.decree.0));
+        assert_eq!(written.data[record::HEADER..], record.payload, "content of {key:?}");
+        self.0.push(Told::Record(n, key.decree.0));
+    }
+
+    fn truncate(&mut self, gpid: Gpid, from: Decree) {
+        self.0.push(Told::Truncate(gpid.partition_index, from.0));
+    }
+
+    fn lost(&mut self, gpid: Gpid, decree: Decree, _: u64) {
+        self.0.push(Told::Lost(gpid.partition_index, decree.0));
+    }
+
+    fn gap(&mut self, _: u64) {
+        self.0.push(Told::Gap);
+    }
+}
+
+fn start(n: i32) -> ReplicaStart {
+    ReplicaStart { gpid: gpid(n), applied: Decree(0), durable: Decree(0), floor: 0 }
+}
+
+fn options(durability: Durability) -> LogOptions {
+    LogOptions { segment_bytes: 2000, durability, ..LogOptions::default() }
+}
+
+fn open_with(
+    disk: &MemDisk,
+    options: &LogOptions,
+    starts: &[ReplicaStart],
+) -> Result<(Opened, Vec<Told>), LogError> {
+    let mut ear = Ear::default();
+    let opened =
+        SharedLog::open(&disk.shared(), Path::new(DIR), options, (7, 1), starts, &mut ear)?;
+    Ok((opened, ear.0))
+}
+
+fn open(disk: &MemDisk) -> (Opened, Vec<Told>) {
+    let starts: Vec<_> = (0..4).map(start).collect();
+    open_with(disk, &options(Durability::Os), &starts).unwrap()
+}
+
+fn append(log: &SharedLog, records: &[(i32, i64)]) -> Result<Pending, LogError> {
+    let mut batch = LogBatch::new();
+    for (n, decree) in records {
+        batch.mutation(&mutation(*n, 1, *decree));
+    }
+    log.append(&mut batch)
+}
+
+fn spare(log: &SharedLog) {
+    if log.claim_spare() {
+        log.make_spare(1).unwrap();
+    }
+}
+
+/// Sixty records of three partitions in several segments.
+fn fill(log: &SharedLog) -> Vec<Told> {
+    let mut told = Vec::new();
+    for decree in 1..=20 {
+        spare(log);
+        append(log, &[(0, decree), (1, decree), (2, decree)]).unwrap();
+        told.extend((0..3).map(|n| Told::Record(n, decree)));
+    }
+    assert!(log.size().segments > 2, "{:?}", log.size());
+    told
+}
+
+/// File, offset and length of each record of the log.
+fn places(disk: &MemDisk) -> Vec<(PathBuf, usize, usize, Told)> {
+    let mut places = Vec::new();
+    for index in 1..100 {
+        let path = Path::new(DIR).join(segment::file_name(index));
+        if !disk.exists(&path) {
+            continue;
+        }
+        let file = disk.open(&path, dsn_core::disk::OpenMode::Read).unwrap();
+        let len = file.len().unwrap();
+        let Some(head) = segment::Head::decode(&file.read_at(0, segment::HEAD).unwrap()) else {
+            continue;
+        };
+        let mut scan = scan::Scan::new(file, &head, len);
+        let mut at = scan.offset();
+        while let Some(item) = scan.next().unwrap() {
+            if let scan::Item::Record(header, _) = item
+                && header.key.kind == RecordKind::Mutation
+            {
+                let told = Told::Record(header.key.gpid.partition_index, header.key.decree.0);
+                places.push((path.clone(), at as usize, record::HEADER + header.len, told));
+            }
+            at = scan.offset();
+        }
+    }
+    places
+}
+
+#[test]
+fn what_is_written_comes_back_in_order_over_many_restarts() {
+    let mut disk = MemDisk::new();
+    let (opened, told) = open(&disk);
+    assert_eq!(told, []);
+    let written = fill(&opened.log);
+    for _ in 0..3 {
+        disk = disk.restart(Crash::Kill);
+        let (opened, told) = open(&disk);
+        assert_eq!(told, written);
+        assert_eq!(opened.torn, 0);
+    }
+    let (opened, _) = open(&disk);
+    append(&opened.log, &[(3, 1)]).unwrap();
+    let (_, told) = open(&disk.restart(Crash::Kill));
+    assert_eq!(told.len(), 61);
+    assert_eq!(told.last(), Some(&Told::Record(3, 1)));
+}
+
+#[test]
+fn tokens_cover_runs_of_one_partition() {
+    let disk = MemDisk::new();
+    let (opened, _) = open(&disk);
+    let pending = append(&opened.log, &[(0, 1), (0, 2), (1, 1), (0, 3), (0, 5)]).unwrap();
+    let Redeemed::Now(runs) = opened.log.redeem(pending).unwrap() else { panic!("os") };
+    let runs: Vec<_> =
+        runs.iter().map(|run| (run.gpid().partition_index, run.first().0, run.last().0)).collect();
+    assert_eq!(runs, [(0, 1, 2), (1, 1, 1), (0, 3, 3), (0, 5, 5)]);
+}
+
+#[test]
+fn only_what_is_not_applied_and_not_of_a_former_replica_is_fed() {
+    let disk = MemDisk::new();
+    let (opened, _) = open(&disk);
+    fill(&opened.log);
+    let floor = opened.log.end();
+    append(&opened.log, &[(1, 1), (0, 21)]).unwrap();
+    let starts =
+        [ReplicaStart { applied: Decree(18), ..start(0) }, ReplicaStart { floor, ..start(1) }];
+    let disk = disk.restart(Crash::Kill);
+    let (opened, told) = open_with(&disk, &options(Durability::Os), &starts).unwrap();
+    let expected =
+        [Told::Record(0, 19), Told::Record(0, 20), Told::Record(1, 1), Told::Record(0, 21)];
+    assert_eq!(told, expected);
+    assert!(opened.log.end() > floor, "positions never go back");
+}
+
+#[test]
+fn a_torn_end_is_cut_wherever_it_is_torn() {
+    let disk = MemDisk::new();
+    let (opened, _) = open(&disk);
+    let written = fill(&opened.log);
+    let (path, offset, len, last) = places(&disk).pop().unwrap();
+    assert_eq!(Some(&last), written.last());
+    for kept in 0..len {
+        let disk = disk.restart(Crash::Kill);
+        disk.corrupt(&path, |bytes| bytes.truncate(offset + kept));
+        let (opened, told) = open(&disk);
+        assert_eq!(told, written[..59], "{kept} bytes left");
+        assert_eq!(opened.torn, kept as u64);
+        append(&opened.log, &[(2, 20)]).unwrap();
+        assert_eq!(open(&disk).1, written, "written again after {kept} bytes");
+    }
+}
+
+#[test]
+fn a_broken_record_in_the_middle_is_named_and_the_others_are_read() {
+    let disk = MemDisk::new();
+    let (opened, _) = open(&disk);
+    let written = fill(&opened.log);
+    drop(opened);
+    let places = places(&disk);
+    for (n, (path, offset, len, told)) in places[..59].iter().enumerate() {
+        let Told::Record(victim, decree) = *told else { panic!() };
+        let mut expected = written.clone();
+        expected[n] = Told::Lost(victim, decree);
+        for at in (0..*len).step_by(5) {
+            let disk = disk.restart(Crash::Kill);
+            disk.corrupt(path, |bytes| bytes[offset + at] ^= 0x10);
+            assert_eq!(open(&disk).1, expected, "byte {at} of record {n}");
+            assert_eq!(open(&disk).1, expected, "and at the next restart");
+        }
+    }
+}
+
+#[test]
+fn several_broken_records_leave_a_gap() {
+    let disk = MemDisk::new();
+    let (opened, _) = open(&disk);
+    let written = fill(&opened.log);
+    let places = places(&disk);
+    let (path, from, ..) = &places[4];
+    let (_, at, len, _) = &places[6];
+    disk.corrupt(path, |bytes| bytes[*from..at + len].fill(0));
+    let mut expected = written[..4].to_vec();
+    expected.extend([Told::Gap, Told::Lost(0, 3)]);
+    expected.extend_from_slice(&written[7..]);
+    assert_eq!(open(&disk).1, expected);
+}
+
+#[test]
+fn a_lost_head_leaves_a_gap_and_the_rest_is_read() {
+    let disk = MemDisk::new();
+    let (opened, _) = open(&disk);
+    let written = fill(&opened.log);
+    let places = places(&disk);
+    let path = places[30].0.clone();
+    let first = places.iter().position(|place| place.0 == path).unwrap();
+    let after = places.iter().rposition(|place| place.0 == path).unwrap() + 1;
+    disk.corrupt(&path, |bytes| bytes[..segment::HEAD].fill(0xff));
+    let told = open(&disk).1;
+    let records: Vec<_> = told.iter().filter(|t| matches!(t, Told::Record(..))).cloned().collect();
+    assert_eq!(records, [&written[..first], &written[after..]].concat());
+    assert!(told.contains(&Told::Gap), "{told:?}");
+}
+
+#[test]
+fn arbitrary_damage_invents_nothing() {
+    let seed = 0x64_616d_6167;
+    println!("seed {seed:#x}");
+    let mut rng = Rng::new(seed);
+    let disk = MemDisk::new();
+    let (opened, _) = open(&disk);
+    let written = fill(&opened.log);
+    drop(opened);
+    let paths: Vec<_> = places(&disk).into_iter().map(|place| place.0).collect();
+    for _ in 0..2_000 {
+        let disk = disk.restart(Crash::Kill);
+        for _ in 0..1 + rng.below(4) {
+            let path = rng.pick(&paths).unwrap();
+            disk.corrupt(path, |bytes| {
+                if bytes.is_empty() {
+                    return;
+                }
+                let at = rng.index(bytes.len());
+                match rng.below(4) {
+                    0 => bytes.truncate(at),
+                    1 => bytes[at] ^= 1 << rng.below(8),
+                    2 => {
+                        let end = (at + 1 + rng.index(600)).min(bytes.len());
+                        bytes[at..end].fill(0);
+                    }
+                    _ => {
+                        let end = (at + 1 + rng.index(600)).min(bytes.len());
+                        rng.fill(&mut bytes[at..end]);
+                    }
+                }
+            });
+        }
+        let (_, told) = open(&disk);
+        let mut rest = written.iter();
+        for each in &told {
+            if matches!(each, Told::Record(..)) {
+                assert!(rest.any(|w| w == each), "{each:?} out of order or invented");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failed_write_ends_the_log() {
+    let disk = MemDisk::new();
+    let (opened, _) = open(&disk);
+    append(&opened.log, &[(0, 1)]).unwrap();
+    disk.fail_writes(true);
+    assert!(append(&opened.log, &[(0, 2)]).is_err());
+    disk.fail_writes(false);
+    assert!(matches!(append(&opened.log, &[(0, 2)]), Err(LogError::Failed { .. })));
+    assert!(opened.log.failure().is_some() && opened.log.begin_sync(SyncScope::All).is_none());
+    let (opened, told) = open(&disk);
+    assert_eq!(told, [Told::Record(0, 1)]);
+    assert!(opened.torn > 0);
+    append(&opened.log, &[(0, 2)]).unwrap();
+}
+
+#[test]
+fn group_sync_gives_tokens_after_the_sync_and_never_after_a_failed_one() {
+    let disk = MemDisk::new();
+    let starts = [start(0)];
+    let (opened, _) = open_with(&disk, &options(Durability::GroupSync), &starts).unwrap();
+    let log = opened.log;
+    let first = append(&log, &[(0, 1)]).unwrap();
+    let Redeemed::Later(first) = log.redeem(first).unwrap() else { panic!("not synced") };
+    let job = log.begin_sync(SyncScope::All).unwrap();
+    let second = append(&log, &[(0, 2)]).unwrap();
+    assert!(log.begin_sync(SyncScope::All).is_none(), "one at a time");
+    let outcome = job.run();
+    assert!(log.end_sync(job, outcome).unwrap(), "the second waits");
+    assert!(matches!(log.redeem(first).unwrap(), Redeemed::Now(_)));
+    let Redeemed::Later(second) = log.redeem(second).unwrap() else { panic!("not synced") };
+    disk.fail_syncs(true);
+    let job = log.begin_sync(SyncScope::All).unwrap();
+    let outcome = job.run();
+    assert!(log.end_sync(job, outcome).is_err());
+    assert!(log.redeem(second).is_err());
+    disk.fail_syncs(false);
+    assert!(append(&log, &[(0, 3)]).is_err());
+}
+
+#[test]
+fn segments_are_given_back_oldest_first_when_nobody_needs_them() {
+    let disk = MemDisk::new();
+    let mut options = options(Durability::Os);
+    (options.reserve_bytes, options.count_limit) = (0, 2);
+    let starts: Vec<_> = (0..3).map(start).collect();
+    let (opened, _) = open_with(&disk, &options, &starts).unwrap();
+    let log = opened.log;
+    fill(&log);
+    let before = log.size();
+    let job = log.begin_sync(SyncScope::Sealed).unwrap();
+    let outcome = job.run();
+    assert!(!log.end_sync(job, outcome).unwrap() || log.synced() < log.end());
+    let collected = log.collect(1).unwrap();
+    assert_eq!(collected.removed, 0);
+    assert_eq!(collected.laggards, [gpid(0), gpid(1), gpid(2)]);
+    for n in 0..3 {
+        log.set_durable(gpid(n), Decree(if n == 1 { 9 } else { 20 }));
+    }
+    let collected = log.collect(1).unwrap();
+    assert!(collected.removed > 0);
+    assert!(collected.laggards.iter().all(|laggard| *laggard == gpid(1)));
+    assert_eq!(log.size().segments, before.segments - collected.removed);
+    let (min, max) = log.decrees(gpid(1)).unwrap();
+    assert!(min <= Decree(10) && max == Decree(20), "{min:?}");
+    log.forget(gpid(1));
+    log.collect(1).unwrap();
+    assert_eq!(log.size().segments, 1);
+    let starts = [ReplicaStart { applied: Decree(20), ..start(0) }];
+    assert_eq!(open_with(&disk, &options, &starts).unwrap().1, []);
+}
+
+#[test]
+fn reserved_segments_stay_for_learners() {
+    let disk = MemDisk::new();
+    let (opened, _) = open_with(&disk, &options(Durability::Os), &[start(0)]).unwrap();
+    let log = opened.log;
+    fill(&log);
+    let job = log.begin_sync(SyncScope::Sealed).unwrap();
+    let outcome = job.run();
+    let _ = log.end_sync(job, outcome).unwrap();
+    log.set_durable(gpid(0), Decree(20));
+    assert_eq!(log.collect(1).unwrap().removed, 0, "young and small");
+    let late = log.options().reserve_age.as_micros() as u64 + 2;
+    assert!(log.collect(late).unwrap().removed > 0);
+}
+
+#[test]
+fn one_replica_is_read_while_the_log_is_in_use() {
+    let disk = MemDisk::new();
+    let (opened, _) = open(&disk);
+    let log = opened.log;
+    fill(&log);
+    let decrees = |from, max| -> Vec<i64> {
+        let records = log.read(gpid(1), Decree(from), max).unwrap();
+        assert!(records.iter().all(|record| record.key.gpid == gpid(1)));
+        records.iter().map(|record| record.key.decree.0).collect()
+    };
+    assert_eq!(decrees(7, usize::MAX), (7..=20).collect::<Vec<_>>());
+    assert_eq!(decrees(7, 1), [7]);
+    assert!(decrees(21, 1).is_empty());
+    assert_eq!(log.decrees(gpid(1)), Some((Decree(1), Decree(20))));
+    assert_eq!(log.decrees(gpid(3)), None);
+}
+
+/// A workload under group commit, stopped before each of its steps in turn.
+#[test]
+fn acknowledged_records_survive_a_power_loss_at_any_step() {
+    let seed = 0x706f_7765_72;
+    println!("seed {seed:#x}");
+    let run = |disk: &MemDisk, acked: &mut Vec<(i32, i64)>| -> Result<(), LogError> {
+        let starts: Vec<_> = (0..3).map(start).collect();
+        let (opened, _) = open_with(disk, &options(Durability::GroupSync), &starts)?;
+        let log = opened.log;
+        for decree in 1..=12 {
+            if log.claim_spare() {
+                log.make_spare(1)?;
+            }
+            let pending = append(&log, &[(0, decree), (1, decree), (2, decree)])?;
+            if decree % 3 != 0 {
+                continue;
+            }
+            if let Some(job) = log.begin_sync(SyncScope::All) {
+                let outcome = job.run();
+                log.end_sync(job, outcome)?;
+            }
+            match log.redeem(pending)? {
+                Redeemed::Now(_) => {
+                    acked.extend((decree - 2..=decree).flat_map(|d| (0..3).map(move |n| (n, d))));
+                }
+                Redeemed::Later(_) => panic!("synced"),
+            }
+        }
+        Ok(())
+    };
+    let disk = MemDisk::new();
+    run(&disk, &mut Vec::new()).unwrap();
+    let steps = disk.steps();
+    assert!(steps > 30, "{steps}");
+    for step in 0..steps {
+        for round in 0..8 {
+            let disk = MemDisk::new();
+            disk.stop_at(step);
+            let mut acked = Vec::new();
+            run(&disk, &mut acked).unwrap_err();
+            let disk = disk.restart(Crash::PowerLoss(seed ^ (step << 8) ^ round));
+            let starts: Vec<_> = (0..3).map(start).collect();
+            let options = options(Durability::GroupSync);
+            let (opened, told) = open_with(&disk, &options, &starts).unwrap();
+            for (n, decree) in &acked {
+                assert!(
+                    told.contains(&Told::Record(*n, *decree)),
+                    "step {step} round {round}: {n}.{decree} was acknowledged: {told:?}"
+                );
+            }
+            let tail = opened.tail.unwrap();
+            assert!(tail <= opened.log.end());
+            append(&opened.log, &[(0, 100)]).unwrap();
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The point of no return: what is logged is committed, what is committed is applied, in order of decree.
+
+use super::{LocalError, Replica};
+use crate::ids::Decree;
+use crate::log::Appended;
+use crate::mutation::{Mutation, Ticket};
+
+/// Consecutive committed mutations, to be applied as one.
+#[derive(Debug)]
+pub struct Run {
+    /// In order of decree.
+    pub mutations: Vec<Mutation>,
+    /// Who waits for their requests, in order; missing for requests nobody waits for any more.
+    pub tickets: Vec<Option<Ticket>>,
+}
+
+impl Run {
+    /// Decree of the last mutation.
+    #[must_use]
+    pub fn last(&self) -> Decree {
+        self.mutations.last().map_or(Decree::NONE, |mutation| mutation.decree)
+    }
+}
+
+impl Replica {
+    /// The log holds these decrees. Only the log can say so: see [`Appended`].
+    ///
+    /// # Errors
+    /// [`LocalError::Invariant`] when they do not continue what it held.
+    pub fn on_logged(&mut self, token: Appended) -> Result<(), LocalError> {
+        if token.first() != self.logged.next() || token.last() > self.prepared {
+            return Err(LocalError::Invariant(format!(
+                "logged {:?}..={:?} after {:?}, prepared {:?}",
+                token.first(),
+                token.last(),
+                self.logged,
+                self.prepared
+            )));
+        }
+        self.logged = token.last();
+        // The whole group has it in its log.
+        self.committed = self.logged;
+        Ok(())
+    }
+
+    /// The next run to apply, unless one is being applied.
+    pub fn next_run(&mut self) -> Option<Run> {
+        if self.applying.is_some() || self.committed <= self.applied {
+            return None;
+        }
+        let count = self.committed.since(self.applied).min(self.window.len());
+        if count == 0 {
+            return None;
+        }
+        let mut run = Run { mutations: Vec::with_capacity(count), tickets: Vec::new() };
+        for entry in self.window.drain(..count) {
+            let requests = entry.mutation.requests.len();
+            let waiting = entry.tickets.len() == requests;
+            match waiting {
+                true => run.tickets.extend(entry.tickets.into_iter().map(Some)),
+                false => run.tickets.extend(std::iter::repeat_n(None, requests)),
+            }
+            run.mutations.push(entry.mutation);
+        }
+        self.applying = Some(run.last());
+        Some(run)
+    }
+
+    /// The state machine has everything up to `last`.
+    ///
+    /// # Errors
+    /// [`LocalError::Invariant`] when that was not what it was given.
+    pub fn on_applied(&mut self, last: Decree) -> Result<(), LocalError> {
+        if self.applying.take() != Some(last) {
+            return Err(LocalError::Invariant(format!("applied {last:?} without being asked")));
+        }
+        self.applied = last;
+        Ok(())
+    }
+}

@@ -1,0 +1,3 @@
+//! Parts for tests, of this crate and of its users.
+
+pub mod mem_disk;
