@@ -1,5 +1,7 @@
 //! The host of a replica: a resident that brings requests to the core and carries out what the core decides.
 
+use crate::failure_detector::lease::Lease;
+use crate::gate::Deny;
 use crate::gate::ReadGate;
 use crate::ids::{Ballot, Decree};
 use crate::log::{Appended, LogBatch, SharedLog};
@@ -11,8 +13,6 @@ use crate::state_machine::{
     Access, AppError, ApplyError, ApplyMode, CheckpointKind, Replies, ReplyView, StateMachine,
     StorageCode,
 };
-use crate::failure_detector::lease::Lease;
-use crate::gate::Deny;
 use crate::worker_log::{WorkerLogs, mark};
 use dsn_core::exec::{Addr, Ctx, Resident};
 use dsn_rpc::error_code::ErrorCode;
