@@ -12,7 +12,7 @@ use crate::app::{AppError, AppFactory, NativeNode};
 use crate::code::{self, Code};
 use crate::config::{
     AppOptions, Config, ConfigSchema, CoreOptions, Layout, Loader, RuntimeOptions, StageOptions,
-    TaskOptions, Variables,
+    TaskOptions, Tool, Variables,
 };
 use crate::disk::Disk;
 use crate::driver::native::{NativeClock, OsDisk};
@@ -168,6 +168,13 @@ impl Program {
 
     fn serve(&self, config: &Config, only: &[String]) -> Result<ExitCode, String> {
         let core: CoreOptions = config.section().map_err(|error| error.to_string())?;
+        if core.tool == Tool::Simulator {
+            return Err(
+                "[core] tool = \"simulator\": a server runs natively; simulations are started \
+                        by `run.sh simulate`"
+                    .to_owned(),
+            );
+        }
         let log = crate::log::init(config).map_err(|error| error.to_string())?;
         let mut signals = signal_stream()?;
         let instances = instances(config, &core, only)?;
@@ -298,7 +305,7 @@ pub fn node_parts(
         worker: WorkerConfig {
             turn_tasks: runtime.turn_tasks as usize,
             turn_time: runtime.turn_time,
-            slow_task: runtime.slow_task.get(),
+            slow_task: runtime.slow_task,
             weights: [low, common, high],
         },
         codes: code_overrides(config)?,
@@ -324,7 +331,9 @@ fn code_overrides(config: &Config) -> Result<Vec<(String, CodeOverride)>, String
                 timeout: options
                     .rpc_timeout_milliseconds
                     .map(|millis| Duration::from_millis(u64::from(millis))),
-                drop_expired: Some(options.drop_expired.get()),
+                drop_expired: Some(options.drop_expired),
+                trace: Some(options.is_trace),
+                profile: Some(options.is_profile),
             },
         ));
     }
@@ -363,12 +372,8 @@ fn stage_plan(config: &Config, runtime: &RuntimeOptions) -> Result<StagePlan, St
             }
             looped => looped,
         };
-        plan.stages[index] = stage::Stage::new(
-            &name,
-            executor,
-            options.admit_delay.get(),
-            options.queue_limit as usize,
-        );
+        plan.stages[index] =
+            stage::Stage::new(&name, executor, options.admit_delay, options.queue_limit as usize);
     }
     Ok(plan)
 }

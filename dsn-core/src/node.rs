@@ -32,6 +32,10 @@ pub struct CodeSpec {
     pub timeout: Duration,
     /// Whether events past their deadline are dropped before they begin.
     pub drop_expired: bool,
+    /// Whether the tracer follows its events.
+    pub trace: bool,
+    /// Whether the profiler measures its events.
+    pub profile: bool,
 }
 
 /// What configuration changes of a code's declared policy. `None` keeps the declaration.
@@ -45,6 +49,10 @@ pub struct CodeOverride {
     pub timeout: Option<Duration>,
     /// See [`CodeSpec::drop_expired`].
     pub drop_expired: Option<bool>,
+    /// See [`CodeSpec::trace`].
+    pub trace: Option<bool>,
+    /// See [`CodeSpec::profile`].
+    pub profile: Option<bool>,
 }
 
 /// Called when a resident was lost to a panic: worker, resident, code, panic message.
@@ -148,6 +156,8 @@ impl Node {
                 stage,
                 timeout: change.timeout.unwrap_or(code.timeout()),
                 drop_expired: change.drop_expired.unwrap_or(true),
+                trace: change.trace.unwrap_or(true),
+                profile: change.profile.unwrap_or(true),
             });
         }
         // A section that cannot be read has been reported by the loader.
@@ -342,5 +352,12 @@ impl Node {
 }
 
 const fn late_spec(priority: Priority) -> CodeSpec {
-    CodeSpec { priority, stage: StageId(0), timeout: Duration::from_secs(5), drop_expired: true }
+    CodeSpec {
+        priority,
+        stage: StageId(0),
+        timeout: Duration::from_secs(5),
+        drop_expired: true,
+        trace: true,
+        profile: true,
+    }
 }

@@ -11,7 +11,7 @@ crate::choice! {
     pub enum Tool {
         /// Threads, sockets and files of the operating system.
         Native = "native" | "nativerun",
-        /// Virtual time, network and disks in one thread, from a seed.
+        /// Virtual time, network and disks in one thread, from a seed: what simulations run, not servers.
         Simulator = "simulator",
     }
 }
@@ -116,15 +116,7 @@ crate::options! {
         turn_time: Duration = Duration::from_micros(100),
             in Duration::from_micros(10)..=Duration::from_millis(100);
         /// A task that runs longer than this is reported by name.
-        slow_task: Duration = Duration::from_millis(10), [mutable];
-        /// Tasks that may wait in one worker's mailbox; beyond, senders are refused.
-        mailbox_limit: u32 = 65_536, in 64..=16_777_216;
-        /// Timers that may be armed on one worker.
-        timer_limit: u32 = 1_048_576, in 64..=67_108_864;
-        /// Threads for disk operations of each data directory.
-        disk_threads: u32 = 1, in 1..=16;
-        /// Disk operations that may wait for a data directory; beyond, callers are refused.
-        disk_queue_limit: u32 = 65_536, in 64..=16_777_216;
+        slow_task: Duration = Duration::from_millis(10);
     }
 }
 
@@ -160,7 +152,7 @@ crate::options! {
         priority_weights: [u32; 3] = [16, 4, 1], in 1..=1_000;
         /// When events have waited longer than this throughout 100 ms, new ones of low and common
         /// priority from clients are refused as busy. 0 turns this off.
-        admit_delay: Duration = Duration::from_millis(5), [mutable];
+        admit_delay: Duration = Duration::from_millis(5);
         /// Events that may wait; beyond, new ones are refused.
         queue_limit: u32 = 100_000, in 1..=16_777_216;
     }
@@ -175,46 +167,29 @@ crate::options! {
         pool_code: Option<String> = None;
         /// How long a call with this code may take. Unset: as the program declares the code.
         rpc_timeout_milliseconds: Option<u32> = None, in 1..=3_600_000;
-        /// Whether the tracer follows events with this code.
-        is_trace: bool = false, [mutable];
-        /// Whether the profiler measures events with this code.
-        is_profile: bool = true, [mutable];
+        /// Whether the tracer, when it is on, follows events with this code.
+        is_trace: bool = true;
+        /// Whether the profiler, when it is on, measures events with this code.
+        is_profile: bool = true;
         /// Whether an event whose deadline has passed before it runs is dropped.
-        drop_expired: bool = true, [mutable];
+        drop_expired: bool = true;
     }
 }
 
 crate::options! {
-    /// Faults that the fault injector adds to events with one code. Each number is a probability.
+    /// Faults that the fault injector, when it is on, adds to messages with one code. Each number is a
+    /// probability.
     pub section FaultOptions at "task.*.fault" {
-        /// The event vanishes.
+        /// The message vanishes.
         drop: f64 = 0.0, in 0.0..=1.0, [mutable];
-        /// The event happens twice.
-        duplicate: f64 = 0.0, in 0.0..=1.0, [mutable];
-        /// The call or disk operation fails.
+        /// The message fails.
         fail: f64 = 0.0, in 0.0..=1.0, [mutable];
-        /// The event happens later, by a time between `delay_min` and `delay_max`.
+        /// The message comes later, by a time between `delay_min` and `delay_max`.
         delay: f64 = 0.0, in 0.0..=1.0, [mutable];
         /// The shortest delay.
         delay_min: Duration = Duration::from_millis(1), [mutable];
         /// The longest delay.
         delay_max: Duration = Duration::from_millis(200), [mutable];
-    }
-}
-
-crate::options! {
-    /// The deterministic simulator, used when `[core] tool` is `simulator`.
-    pub section SimulatorOptions at "simulator" {
-        /// From this number everything random in the run follows.
-        random_seed: u64 = 0;
-        /// The shortest time a message takes.
-        min_message_delay: Duration = Duration::from_micros(50);
-        /// The longest time a message takes.
-        max_message_delay: Duration = Duration::from_millis(100);
-        /// The shortest time a disk operation takes.
-        min_disk_delay: Duration = Duration::from_micros(20);
-        /// The longest time a disk operation takes.
-        max_disk_delay: Duration = Duration::from_millis(20);
     }
 }
 
@@ -227,6 +202,5 @@ pub fn core_schema() -> ConfigSchema {
         .section::<StageOptions>()
         .section::<TaskOptions>()
         .section::<FaultOptions>()
-        .section::<SimulatorOptions>()
         .section::<MetricsOptions>()
 }

@@ -76,11 +76,12 @@ struct Inner {
     table: Table,
     /// Mutable options that somebody reads or has set, by full name.
     cells: Mutex<BTreeMap<String, Cell>>,
-    /// Who wants to know when an option changes, by its full name.
-    watchers: Mutex<Vec<(String, Watcher)>>,
+    /// Who wants to know when an option changes.
+    watchers: Mutex<Vec<Watcher>>,
 }
 
-type Watcher = Arc<dyn Fn() + Send + Sync>;
+/// Is given the full name of the option that has changed.
+type Watcher = Arc<dyn Fn(&str) + Send + Sync>;
 
 struct Cell {
     bits: Arc<AtomicU64>,
@@ -180,7 +181,7 @@ impl Config {
         cell.set = Some(text);
         drop(cells);
         let watchers = self.inner.watchers.lock().clone();
-        watchers.iter().filter(|(name, _)| *name == full).for_each(|(_, watcher)| watcher());
+        watchers.iter().for_each(|watcher| watcher(&full));
         Ok(())
     }
 
@@ -199,8 +200,18 @@ impl Config {
         if !schema.mutable {
             return Err(ConfigError::Immutable { name });
         }
-        self.inner.watchers.lock().push((name, Arc::new(watcher)));
+        self.on_any_change(move |changed| {
+            if changed == name {
+                watcher();
+            }
+        });
         Ok(())
+    }
+
+    /// Has `watcher` called after each change of any option, with the option's full name. Lasts as long
+    /// as the configuration.
+    pub fn on_any_change(&self, watcher: impl Fn(&str) + Send + Sync + 'static) {
+        self.inner.watchers.lock().push(Arc::new(watcher));
     }
 
     /// Every option as it is now, section by section.

@@ -76,13 +76,13 @@ fn values_of_every_kind_are_read() {
 #[test]
 fn named_sections_inherit_key_by_key() {
     let config = load(
-        "[task.default]\nis_trace = true\nrpc_timeout_milliseconds = 7\n\
+        "[task.default]\nis_trace = false\nrpc_timeout_milliseconds = 7\n\
          [task.RPC_A]\nrpc_timeout_milliseconds = 9\n[task.RPC_B]\npriority = 'high'\n\
          [task.default.fault]\ndrop = 0.5\n[task.RPC_B.fault]\nfail = 1\n",
     )
     .expect("valid");
     let a: TaskOptions = config.named("RPC_A").expect("registered");
-    assert_eq!((a.is_trace.get(), a.rpc_timeout_milliseconds), (true, Some(9)));
+    assert_eq!((a.is_trace, a.rpc_timeout_milliseconds), (false, Some(9)));
     let b: TaskOptions = config.named("RPC_B").expect("registered");
     assert_eq!((b.priority, b.rpc_timeout_milliseconds), (Some(Priority::High), Some(7)));
     let fault: FaultOptions = config.named("RPC_B").expect("registered");
@@ -172,7 +172,7 @@ fn variables_fill_strings_and_numbers() {
 
 #[test]
 fn mutable_options_change_for_every_holder() {
-    let config = load("[task.default]\nis_trace = true\n").expect("valid");
+    let config = load("[task.default.fault]\nfail = 0.5\n").expect("valid");
     let (one, two): (StoreOptions, StoreOptions) =
         (config.section().expect("registered"), config.clone().section().expect("registered"));
     config.set("pegasus.server.cache", "1MiB").expect("mutable");
@@ -182,19 +182,35 @@ fn mutable_options_change_for_every_holder() {
     let view = config.get("cache").expect("known");
     assert_eq!((view.plain_value().as_str(), view.origin), ("4KiB", Origin::RunTime));
 
-    config.set("task.RPC_A.is_trace", "false").expect("mutable before anybody reads it");
-    assert!(!config.named::<TaskOptions>("RPC_A").expect("registered").is_trace.get());
-    assert!(config.named::<TaskOptions>("RPC_B").expect("registered").is_trace.get());
+    config.set("task.RPC_A.fault.fail", "1").expect("mutable before anybody reads it");
+    let fail = |code| config.named::<FaultOptions>(code).expect("registered").fail.get();
+    assert_eq!((fail("RPC_A"), fail("RPC_B")), (1.0, 0.5));
 
     let refused = |name, value| config.set(name, value).expect_err(name).to_string();
     assert!(refused("cache", "2 parsecs").contains("expected a size"));
     assert!(refused("pegasus.server.period_seconds", "5").contains("cannot change"));
-    assert!(refused("task.default.is_trace", "false").contains("cannot change"));
+    assert!(refused("task.RPC_A.is_trace", "false").contains("cannot change"));
     assert!(
         refused("pegasus.server.cahce", "5").contains("did you mean \"pegasus.server.cache\"?")
     );
-    assert!(refused("is_trace", "true").contains("no option is called"));
+    assert!(refused("fail", "1").contains("no option is called"));
     assert_eq!(one.cache.get(), Size::kib(4), "a refused change changes nothing");
+}
+
+#[test]
+fn watchers_are_told_after_each_change() {
+    let config = load("").expect("valid");
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (all, one) = (told.clone(), told.clone());
+    config.on_any_change(move |name| all.lock().push(name.to_owned()));
+    config.on_change("cache", move || one.lock().push("it".into())).expect("mutable");
+    assert!(
+        config.on_change("period_seconds", || {}).is_err() && config.on_change("x", || {}).is_err()
+    );
+    config.set("cache", "1MiB").expect("mutable");
+    config.set("task.A.fault.drop", "0.5").expect("mutable");
+    config.set("cache", "2 parsecs").expect_err("refused");
+    assert_eq!(*told.lock(), ["pegasus.server.cache", "it", "task.A.fault.drop"]);
 }
 
 #[test]

@@ -37,7 +37,7 @@ use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use crate::command::{CommandReply, Commands};
-use crate::config::{Config, ConfigError, CoreOptions, LogLevel, Tunable};
+use crate::config::{Config, ConfigError, CoreOptions, LogLevel, OnPanic, Tunable};
 
 pub use current::{AsThread, NodeLabel, Thread, as_thread, set_task, set_thread, set_virtual_time};
 pub use filter::BadTarget;
@@ -275,19 +275,20 @@ const START_LEVEL: &str = "core.logging_start_level";
 /// # Errors
 /// [`LogError`]
 pub fn init(config: &Config) -> Result<LogHandle, LogError> {
-    let logger = Logger::new(&config.section::<CoreOptions>()?)?;
+    let options = config.section::<CoreOptions>()?;
+    let logger = Logger::new(&options)?;
     let handle = logger.handle();
     tracing::subscriber::set_global_default(logger.into_subscriber())
         .map_err(|_| LogError::Already)?;
     let refreshed = handle.clone();
     config.on_change(START_LEVEL, move || refreshed.refresh())?;
-    log_panics();
+    log_panics(options.on_panic);
     Ok(handle)
 }
 
 /// Puts panics into the log: the runtime catches them, so that nobody else would say where they began.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
+fn log_panics(then: OnPanic) {
+    std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let message = panic.payload_as_str().unwrap_or("no message");
         let backtrace = std::backtrace::Backtrace::capture();
@@ -295,6 +296,9 @@ fn log_panics() {
             tracing::error!(place, %backtrace, "panic: {message}");
         } else {
             tracing::error!(place, "panic: {message}");
+        }
+        if then == OnPanic::Abort {
+            std::process::abort();
         }
     }));
 }

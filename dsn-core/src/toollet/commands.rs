@@ -65,13 +65,27 @@ fn add(
     });
 }
 
-fn switch_on(node: &Node, config: &Config) -> Result<(), String> {
+fn switch_on(node: &Arc<Node>, config: &Config) -> Result<(), String> {
     let core: CoreOptions = config.section().map_err(|error| error.to_string())?;
     for name in &core.toollets {
         let toollet = Toollet::from_name(name)
             .ok_or_else(|| format!("[core] toollets: there is no toollet {name}"))?;
         node.hooks().switch(toollet, true);
     }
+    set_faults(node, config);
+    let (node, faults) = (Arc::downgrade(node), config.clone());
+    config.on_any_change(move |option| {
+        if let Some(node) = node.upgrade()
+            && option.contains(".fault.")
+        {
+            set_faults(&node, &faults);
+        }
+    });
+    Ok(())
+}
+
+/// Has the fault injector follow `[task.*.fault]` as it is now.
+fn set_faults(node: &Node, config: &Config) {
     let mut rules = Vec::new();
     for code in code::registered() {
         let Ok(faults) = config.named::<FaultOptions>(code.name()) else { continue };
@@ -81,7 +95,6 @@ fn switch_on(node: &Node, config: &Config) -> Result<(), String> {
         }
     }
     node.hooks().injector.set(rules);
-    Ok(())
 }
 
 fn rule(code: Code, faults: &FaultOptions) -> FaultRule {
@@ -91,7 +104,7 @@ fn rule(code: Code, faults: &FaultOptions) -> FaultRule {
         drop_ppm: ppm(faults.drop.get()),
         fail_ppm: ppm(faults.fail.get()),
         delay_ppm: ppm(faults.delay.get()),
-        delay: faults.delay_max.get(),
+        delay: (faults.delay_min.get(), faults.delay_max.get()),
     }
 }
 

@@ -98,24 +98,24 @@ impl Hooks {
     }
 
     /// An event is about to be queued; `false` drops it.
-    pub(crate) fn on_enqueue(&self, _node: &Node, code: Code) -> bool {
-        if self.has(Toollet::Profiler) {
+    pub(crate) fn on_enqueue(&self, node: &Node, code: Code) -> bool {
+        if self.has(Toollet::Profiler) && node.spec(code).profile {
             self.profiler.enqueued(code);
         }
         true
     }
 
-    pub(crate) fn on_begin(&self, _node: &Node, code: Code, enqueued: Mono, begun: Mono) {
-        if self.has(Toollet::Profiler) {
+    pub(crate) fn on_begin(&self, node: &Node, code: Code, enqueued: Mono, begun: Mono) {
+        if self.has(Toollet::Profiler) && node.spec(code).profile {
             self.profiler.begun(code, begun.saturating_since(enqueued));
         }
-        if self.has(Toollet::Tracer) {
+        if self.has(Toollet::Tracer) && node.spec(code).trace {
             self.tracer.record(code, "begin", begun, begun.saturating_since(enqueued));
         }
     }
 
-    pub(crate) fn on_end(&self, _node: &Node, code: Code, took: Duration) {
-        if self.has(Toollet::Profiler) {
+    pub(crate) fn on_end(&self, node: &Node, code: Code, took: Duration) {
+        if self.has(Toollet::Profiler) && node.spec(code).profile {
             self.profiler.ended(code, took);
         }
     }
