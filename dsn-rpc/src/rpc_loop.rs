@@ -450,7 +450,10 @@ impl RpcLoop {
             Side::Called(key) => key,
         };
         tracing::debug!(peer = %session.peer, error = %why, "connection ended");
-        connector::failed(ctx, key, session.proven);
+        // One-way messages are never answered: a connection that lasted for them has worked as well.
+        let lasted = session.state == State::Open
+            && ctx.now().saturating_since(session.read_at) >= self.shared.limits.pause;
+        connector::failed(ctx, key, session.proven || lasted);
         let calls = std::mem::take(&mut session.calls);
         for slot in calls {
             let Some(exchange) = Exchange::of(ctx) else { return };

@@ -8,7 +8,7 @@ use super::Timing;
 use super::lease::Lease;
 
 /// Pause before the next meta server is tried after one did not answer.
-pub const RETRY_PAUSE: Duration = Duration::from_secs(1);
+pub const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// Names a beacon that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,15 +222,15 @@ mod tests {
         let mut worker = worker(&["a", "b"]);
         let (id, _) = worker.beacon(at(0)).unwrap();
         worker.on_failure(at(2_000), id);
-        assert_eq!(worker.due(), at(3_000));
-        let (id, to) = worker.beacon(at(3_000)).unwrap();
+        assert_eq!(worker.due(), at(2_250));
+        let (id, to) = worker.beacon(at(2_250)).unwrap();
         assert_eq!(to, "b");
         let hint = Ack { is_master: false, allowed: true, leader: Some("c") };
-        worker.on_ack(at(3_001), id, hint);
-        let (id, to) = worker.beacon(at(3_001)).unwrap();
+        worker.on_ack(at(2_251), id, hint);
+        let (id, to) = worker.beacon(at(2_251)).unwrap();
         assert_eq!(to, "c", "a leader that is not configured");
-        worker.on_failure(at(5_001), id);
+        worker.on_failure(at(4_251), id);
         assert_eq!(*worker.target(), "b", "back among the configured ones");
-        assert_eq!(worker.due(), at(6_001).min(at(6_001)));
+        assert_eq!(worker.due(), at(4_501));
     }
 }

@@ -10,6 +10,7 @@
 //! frame is synced. A bad frame at the end of the last log is a commit that was never acknowledged, and is
 //! dropped; everything else that does not read is reported and nothing is served.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -67,6 +68,21 @@ impl LocalStore {
     pub(super) fn rolling_at(mut self, bytes: u64) -> Self {
         self.min_roll = bytes;
         self
+    }
+
+    /// Makes the directory, and its name durable in every directory above: an earlier process may have made some of
+    /// them and died before it could.
+    fn make_dir(&self) -> Result<(), StoreError> {
+        self.disk.create_dir_all(&self.dir).map_err(|error| failed("create", &self.dir, &error))?;
+        for above in self.dir.ancestors().skip(1) {
+            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+            match self.disk.sync_dir(above) {
+                // Nothing in there was made by a process that may not even read it.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                outcome => outcome.map_err(|error| failed("sync", above, &error))?,
+            }
+        }
+        Ok(())
     }
 
     fn path(&self, kind: &str, generation: u64) -> PathBuf {
@@ -272,10 +288,7 @@ fn not_open() -> StoreError {
 impl MetaStore for LocalStore {
     fn acquire(&mut self) -> Result<Epoch, StoreError> {
         self.open = None;
-        self.disk.create_dir_all(&self.dir).map_err(|error| failed("create", &self.dir, &error))?;
-        if let Some(parent) = self.dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            self.disk.sync_dir(parent).map_err(|error| failed("sync", parent, &error))?;
-        }
+        self.make_dir()?;
         let generation = self.load()?;
         self.image.epoch = Epoch(self.image.epoch.0 + 1);
         self.begin(generation + 1)?;
