@@ -291,7 +291,7 @@ fn injected_faults_are_obeyed() {
         drop_ppm,
         fail_ppm,
         delay_ppm,
-        delay: Duration::from_millis(40),
+        delay: (Duration::from_millis(40), Duration::from_millis(40)),
     };
     for (at, name) in [(&client, "client"), (&server, "server")] {
         let hooks = at.native.as_ref().unwrap().node().hooks();
