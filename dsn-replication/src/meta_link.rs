@@ -1,8 +1,8 @@
 //! A replica server's link to the meta servers: beacons and lease, config sync, reports of changed groups.
 //!
-//! One resident on worker 0. What to send when is decided by the failure detector's [`Worker`], which is pure; this file
-//! sends it. A report of a changed group is repeated until the leader answers, or the lease is lost: then nothing
-//! that this server does is valid any more, and whoever waits is told so.
+//! One resident on worker 0. What to send when is decided by the failure detector's [`Worker`], which is pure; this
+//! file sends it. A report of a changed group is repeated until the leader answers, or the lease is lost: then
+//! nothing that this server does is valid any more, and whoever waits is told so.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,9 +1,9 @@
 //! One worker's end of the mutation logs: the records of a turn, of all its partitions, leave with one write per log.
 //!
-//! A replica that has something to log says so once per turn ([`mark`]). At the end of the turn they number their writes
-//! into one batch, the batch is appended in place, and what the log acknowledges is committed and applied before the
-//! turn ends. Under group sync the acknowledgement comes with the next sync: one is under way at a time per log, on the
-//! log stage, and whatever was appended meanwhile joins the next.
+//! A replica that has something to log says so once per turn ([`mark`]). At the end of the turn they number their
+//! writes into one batch, the batch is appended in place, and what the log acknowledges is committed and applied
+//! before the turn ends. Under group sync the acknowledgement comes with the next sync: one is under way at a time
+//! per log, on the log stage, and whatever was appended meanwhile joins the next.
 
 use crate::host::ReplicaHost;
 use crate::log::{Appended, LogBatch, Pending, Redeemed, SharedLog, SyncScope};

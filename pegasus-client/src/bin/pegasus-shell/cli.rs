@@ -135,10 +135,12 @@ pub struct CreateArgs {
     /// Name of the table.
     pub name: String,
     /// Partitions; a power of two, so that the table can be split.
-    #[arg(long, short, default_value_t = 4, alias = "partition_count", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(long, short, default_value_t = 4, alias = "partition_count",
+        value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: i32,
     /// Copies of each partition.
-    #[arg(long, short, default_value_t = 3, alias = "replica_count", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(long, short, default_value_t = 3, alias = "replica_count",
+        value_parser = clap::value_parser!(i32).range(1..))]
     pub replicas: i32,
     /// Be content with a table of that name and the same counts.
     #[arg(long, short = 'f')]
@@ -339,7 +341,8 @@ pub struct CheckAndSetArgs {
     #[arg(long, short = 't', value_enum, alias = "check_type")]
     pub check_type: CheckType,
     /// What the value is compared with.
-    #[arg(long, short = 'o', value_parser = unescape, default_value = "", allow_negative_numbers = true, alias = "check_operand")]
+    #[arg(long, short = 'o', value_parser = unescape, default_value = "", allow_negative_numbers = true,
+        alias = "check_operand")]
     pub operand: Bytes,
     /// Sort key of the record that is set [default: the one looked at].
     #[arg(long, short, value_parser = unescape, alias = "set_sort_key")]
