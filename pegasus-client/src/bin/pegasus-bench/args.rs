@@ -1,7 +1,8 @@
 //! Command line of `pegasus-bench`, and the plan that comes out of it.
 //!
-//! [`Cli`] is what a person types. [`RunArgs::plan`] checks it once; everything behind works on a [`Plan`] whose
-//! numbers are known to fit together, so that no flag can fail in the middle of a run.
+//! [`Cli`] is what a person types. [`RunArgs::plan`] checks it once; everything behind works on a
+//! [`Plan`] whose numbers are known to fit together, so that no flag can fail in the middle of a
+//! run.
 
 use crate::keys::Distribution;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -58,6 +59,8 @@ pub struct Cli {
 /// Everything but a run.
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    /// Hold the product against Redis in interleaved rounds and print a table
+    Compare(Box<crate::compare::CompareArgs>),
     /// Answer Redis commands without storing anything: the client's own share of a figure
     NullServer(NullServerArgs),
 }
@@ -178,7 +181,8 @@ pub struct RunArgs {
     /// How long to try to reach the servers at the start
     #[arg(long, value_parser = parse_time, default_value = "5s")]
     pub connect_timeout: Duration,
-    /// Compare every value read with the one that was written; misses and wrong values end with status 3
+    /// Compare every value read with the one that was written; misses and wrong values end with
+    /// status 3
     #[arg(long)]
     pub read_back: bool,
     /// A line per second on standard error, also when it is not a terminal

@@ -1,4 +1,5 @@
-//! One connection: its socket, what waits to be sent, what has arrived and is not complete, what is unanswered.
+//! One connection: its socket, what waits to be sent, what has arrived and is not complete, what is
+//! unanswered.
 
 use crate::flights::Flights;
 use crate::wire::MAX_REPLY;
@@ -118,7 +119,8 @@ impl Conn {
         Ok(())
     }
 
-    /// Makes room and reads once. `None`: there is nothing to read. Otherwise whether there may be more.
+    /// Makes room and reads once. `None`: there is nothing to read. Otherwise whether there may be
+    /// more.
     ///
     /// # Errors
     /// Those of the socket, and the end of the stream.

@@ -1,8 +1,8 @@
 //! The requests of one connection that have no answer yet.
 //!
-//! Each has a slot and a token, which names the slot and its current user, so that a late answer to a
-//! request that was given up does not hit the slot's next user. Servers that answer in order need no
-//! token; for them the order of sending is kept.
+//! Each has a slot and a token, which names the slot and its current user, so that a late answer to
+//! a request that was given up does not hit the slot's next user. Servers that answer in order need
+//! no token; for them the order of sending is kept.
 
 use crate::records::Tally;
 use crate::workload::Op;

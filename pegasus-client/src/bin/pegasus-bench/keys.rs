@@ -7,7 +7,8 @@ use dsn_core::rng::Rng;
 pub enum Distribution {
     /// Every one with the same probability.
     Uniform,
-    /// The record of rank k with a probability proportional to `k^-theta`; ranks are scattered over the key space.
+    /// The record of rank k with a probability proportional to `k^-theta`; ranks are scattered over
+    /// the key space.
     Zipf(f64),
     /// 0, 1, 2, ... and from the start again.
     Sequential,
@@ -57,10 +58,10 @@ impl Keys {
 
 /// Zipf-distributed ranks `1..=n`, exactly and without a table.
 ///
-/// Rejection from the density `x^-theta`, whose integral is inverted: a number drawn under the integral is rounded to
-/// the nearest rank and kept when it lies under that rank's bar. Less than one in ten is rejected.
-/// Source: Hörmann and Derflinger, "Rejection-inversion to generate variates from monotone discrete
-/// distributions", ACM TOMACS 6(3), 1996.
+/// Rejection from the density `x^-theta`, whose integral is inverted: a number drawn under the
+/// integral is rounded to the nearest rank and kept when it lies under that rank's bar. Less than
+/// one in ten is rejected. Source: Hörmann and Derflinger, "Rejection-inversion to generate
+/// variates from monotone discrete distributions", ACM TOMACS 6(3), 1996.
 #[derive(Debug, Clone)]
 pub struct Zipf {
     n: f64,
@@ -86,8 +87,8 @@ impl Zipf {
         x.powf(-self.theta)
     }
 
-    /// Integral of the density from 1 to `x`. The quotient loses all digits near `theta = 1`, where it
-    /// tends to the logarithm.
+    /// Integral of the density from 1 to `x`. The quotient loses all digits near `theta = 1`, where
+    /// it tends to the logarithm.
     fn integral(&self, x: f64) -> f64 {
         let power = 1.0 - self.theta;
         let log = x.ln();
@@ -113,7 +114,8 @@ impl Zipf {
     }
 }
 
-/// A fixed permutation of `0..n`, so that hot records do not stand side by side. The same in every run.
+/// A fixed permutation of `0..n`, so that hot records do not stand side by side. The same in every
+/// run.
 #[derive(Debug, Clone)]
 struct Scatter {
     n: u64,
@@ -122,7 +124,8 @@ struct Scatter {
 
 impl Scatter {
     fn new(n: u64) -> Self {
-        // Near the golden section of n, where neighbours land far apart; coprime to n, so it permutes.
+        // Near the golden section of n, where neighbours land far apart; coprime to n, so it
+        // permutes.
         let mut factor = (n as f64 * 0.618_033_988_749_894_9) as u64;
         while factor > 1 && gcd(factor, n) != 1 {
             factor -= 1;

@@ -1,7 +1,8 @@
 //! Asks the meta servers where the partitions of a table are.
 //!
-//! One question at a time, to one meta server after the other, over a connection of its own per question: this is
-//! rare. A meta server that is not the leader names it; the leader is asked next, for one round.
+//! One question at a time, to one meta server after the other, over a connection of its own per
+//! question: this is rare. A meta server that is not the leader names it; the leader is asked next,
+//! for one round.
 
 use crate::engine::{Engine, LPC_BENCH_LOCATE};
 use crate::routes::Routes;
@@ -250,7 +251,8 @@ impl Locator {
     }
 }
 
-/// The placement in an answer. A partition that is being split off is served by its parent until it is ready.
+/// The placement in an answer. A partition that is being split off is served by its parent until it
+/// is ready.
 fn routes_of(answer: &QueryCfgResponse) -> Routes {
     let count = usize::try_from(answer.partition_count).unwrap_or(0).min(MAX_PARTITIONS);
     let mut primaries: Vec<Option<SocketAddr>> = vec![None; count];
@@ -264,10 +266,7 @@ fn routes_of(answer: &QueryCfgResponse) -> Routes {
             }
         }
     }
-    for index in young {
-        primaries[index] = index.checked_sub(count / 2).and_then(|parent| primaries[parent]);
-    }
-    Routes::of(answer.app_id, &primaries)
+    Routes::of(answer.app_id, &primaries, &young)
 }
 
 #[cfg(test)]
@@ -321,7 +320,7 @@ mod tests {
                 partition(3, 34801, 5),
             ],
         ));
-        assert_eq!(routes.primaries, [Some(0), Some(1), Some(0), Some(0)]);
+        assert_eq!(routes.serving, [0, 1, 0, 3]);
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! `pegasus-bench`: load on a Pegasus table or, with the same client, on a Redis server.
 //!
-//! One thread, one resident: requests are encoded into the connections' write buffers, each connection is written
-//! at most once per turn, replies are judged where they were received. See `args` for what can be asked for,
-//! `engine` for the phases of a run, `report` for what comes out.
+//! One thread, one resident: requests are encoded into the connections' write buffers, each
+//! connection is written at most once per turn, replies are judged where they were received. See
+//! `args` for what can be asked for, `engine` for the phases of a run, `report` for what comes out,
+//! `compare` for product and peer side by side.
 //!
 //! Exit status: 0 done, 1 no result, 2 bad flags, 3 `--read-back` found misses or wrong values.
 
 #![forbid(unsafe_code)]
 
 mod args;
+mod compare;
 mod conn;
 mod engine;
 mod flights;
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         None => run_once(&cli.run),
+        Some(Command::Compare(args)) => compare::compare(args),
         Some(Command::NullServer(args)) => serve_nothing(args),
     };
     match outcome {

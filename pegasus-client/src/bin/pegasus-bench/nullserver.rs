@@ -1,8 +1,8 @@
 //! A Redis server that stores nothing.
 //!
-//! It answers SET and MSET with `OK`, GET and MGET with a value of a fixed size. What a run against it costs is the
-//! share of the client, the system's sockets and the reading of requests in every other figure: the control of a
-//! comparison. The tests use it as a server whose stalls are known.
+//! It answers SET and MSET with `OK`, GET and MGET with a value of a fixed size. What a run against
+//! it costs is the share of the client, the system's sockets and the reading of requests in every
+//! other figure: the control of a comparison. The tests use it as a server whose stalls are known.
 
 use crate::engine::LPC_BENCH_TICK;
 use crate::resp::{self, Item, bulk, head};

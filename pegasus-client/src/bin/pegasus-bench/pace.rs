@@ -1,9 +1,9 @@
 //! Open loop: when operations are due, whatever the server does.
 //!
-//! Operation `i` is due at `start + i / rate`. That time, not the time when a connection was free to take it, is where
-//! its latency begins; otherwise a stalled server would be asked less while it stalls and look fast.
-//! Operations that are due and not yet sent are the backlog; when it is full the oldest are given up and counted
-//! as missed.
+//! Operation `i` is due at `start + i / rate`. That time, not the time when a connection was free
+//! to take it, is where its latency begins; otherwise a stalled server would be asked less while it
+//! stalls and look fast. Operations that are due and not yet sent are the backlog; when it is full
+//! the oldest are given up and counted as missed.
 
 use crate::args::OpenLoop;
 use dsn_core::time::{Mono, NANOS_PER_SECOND};

@@ -1,7 +1,8 @@
 //! CPU time, context switches and memory of processes, read from `/proc`.
 //!
-//! CPU time is the sum of the threads' run times (`schedstat`, nanoseconds). When a thread has ended in between, or the
-//! system keeps no such account, it is `utime + stime` of the process, in hundredths of a second.
+//! CPU time is the sum of the threads' run times (`schedstat`, nanoseconds). When a thread has
+//! ended in between, or the system keeps no such account, it is `utime + stime` of the process, in
+//! hundredths of a second.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -59,6 +60,14 @@ fn numbers_in(dir: &str) -> io::Result<Vec<u32>> {
     Ok(numbers)
 }
 
+/// Threads of a process.
+///
+/// # Errors
+/// When there is no such process.
+pub fn threads(pid: u32) -> io::Result<Vec<u32>> {
+    numbers_in(&format!("/proc/{pid}/task"))
+}
+
 /// Looks at a process.
 ///
 /// # Errors
@@ -69,7 +78,7 @@ pub fn sample(pid: u32) -> io::Result<Sample> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat"))?;
     let mut sample =
         Sample { pid, name, threads: BTreeMap::new(), ticks, voluntary: 0, involuntary: 0, rss: 0 };
-    for tid in numbers_in(&format!("/proc/{pid}/task"))? {
+    for tid in threads(pid)? {
         // Threads may end while we look.
         let Ok(status) = read(&format!("/proc/{pid}/task/{tid}/status")) else { continue };
         sample.voluntary += field(&status, "voluntary_ctxt_switches:");

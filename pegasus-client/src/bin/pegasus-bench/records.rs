@@ -1,8 +1,8 @@
 //! What records look like: keys and values that follow from the record's number alone.
 //!
-//! A later run, with another seed or another operation, can therefore check what an earlier one has written. A
-//! value is a piece of one fixed random text; where it begins depends on the record, so that a value that
-//! belongs to another record is noticed.
+//! A later run, with another seed or another operation, can therefore check what an earlier one has
+//! written. A value is a piece of one fixed random text; where it begins depends on the record, so
+//! that a value that belongs to another record is noticed.
 
 use crate::args::{Plan, SORT_KEY_LEN};
 use dsn_core::hash::mix64;

@@ -1,7 +1,7 @@
 //! RESP, the protocol of Redis, as far as a load generator needs it.
 //!
-//! Requests are arrays of bulk strings; replies are read in place. A reply may arrive in any number of pieces:
-//! [`next`] says nothing until it is complete.
+//! Requests are arrays of bulk strings; replies are read in place. A reply may arrive in any number
+//! of pieces: [`next`] says nothing until it is complete.
 
 use crate::records::{Checker, Records, Tally};
 use crate::wire::{BadReply, MAX_REPLY, Reply, Verdict};

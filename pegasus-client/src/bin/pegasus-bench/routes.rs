@@ -11,22 +11,31 @@ pub struct Routes {
     pub servers: Vec<SocketAddr>,
     /// Index into `servers` of each partition's primary; `None` when it has none.
     pub primaries: Vec<Option<usize>>,
+    /// The partition that serves for each: itself, or while it is split off and not ready its
+    /// parent.
+    pub serving: Vec<usize>,
 }
 
 impl Routes {
     /// Everything on one server.
     pub fn single(server: SocketAddr) -> Self {
-        Self { app_id: 0, servers: vec![server], primaries: vec![Some(0)] }
+        Self { app_id: 0, servers: vec![server], primaries: vec![Some(0)], serving: vec![0] }
     }
 
-    /// The placement that these primaries make, in the order of partitions.
-    pub fn of(app_id: i32, primaries: &[Option<SocketAddr>]) -> Self {
+    /// The placement that these primaries make, in the order of partitions. The `young` ones are
+    /// served by their parents.
+    pub fn of(app_id: i32, primaries: &[Option<SocketAddr>], young: &[usize]) -> Self {
         let mut servers: Vec<SocketAddr> = primaries.iter().flatten().copied().collect();
         servers.sort_unstable();
         servers.dedup();
         let index = |addr: &SocketAddr| servers.binary_search(addr).ok();
+        let mut serving: Vec<usize> = (0..primaries.len()).collect();
+        let parents = young
+            .iter()
+            .filter_map(|&child| Some((child, child.checked_sub(primaries.len() / 2)?)));
+        parents.for_each(|(child, parent)| serving[child] = parent);
         let primaries = primaries.iter().map(|p| p.as_ref().and_then(index)).collect();
-        Self { app_id, primaries, servers }
+        Self { app_id, servers, primaries, serving }
     }
 
     /// The server of a partition.
@@ -36,8 +45,9 @@ impl Routes {
     }
 }
 
-/// Spreads connections over servers. `held` tells the server each existing connection has; the result tells the one
-/// that it is to have. Connections whose server stays are moved only when another server has none.
+/// Spreads connections over servers. `held` tells the server each existing connection has; the
+/// result tells the one that it is to have. Connections whose server stays are moved only when
+/// another server has none.
 pub fn spread(held: &[Option<usize>], servers: usize) -> Vec<usize> {
     if servers == 0 {
         return vec![0; held.len()];
@@ -75,9 +85,10 @@ mod tests {
     fn placement_names_each_server_once() {
         let a: SocketAddr = "127.0.0.1:34801".parse().unwrap();
         let b: SocketAddr = "127.0.0.1:34802".parse().unwrap();
-        let routes = Routes::of(2, &[Some(b), Some(a), None, Some(b)]);
+        let routes = Routes::of(2, &[Some(b), Some(a), None, Some(b)], &[3]);
         assert_eq!(routes.servers, [a, b]);
         assert_eq!(routes.primaries, [Some(1), Some(0), None, Some(1)]);
+        assert_eq!(routes.serving, [0, 1, 2, 1]);
         assert_eq!((routes.server(0), routes.server(2), routes.server(9)), (Some(1), None, None));
     }
 

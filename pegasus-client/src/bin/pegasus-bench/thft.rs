@@ -1,7 +1,8 @@
-//! Pegasus's client protocol as its Go and Python clients speak it: `THFT` header version 0, thrift bodies.
+//! Pegasus's client protocol as its Go and Python clients speak it: `THFT` header version 0, thrift
+//! bodies.
 //!
-//! Requests are written straight into the connection's buffer. Replies of single records are read in place; those
-//! of many records go through the message types of the library.
+//! Requests are written straight into the connection's buffer. Replies of single records are read
+//! in place; those of many records go through the message types of the library.
 
 use crate::records::{Checker, Records, Tally};
 use crate::routes::Routes;
@@ -29,7 +30,8 @@ const REPLY_BEGIN: [u8; 4] = [0x80, 0x01, 0, 2];
 pub struct Thft {
     head: RequestHead,
     app_id: i32,
-    partitions: u64,
+    /// Which partition serves for each.
+    serving: Vec<usize>,
     /// Full key of the operation at hand: length, hash key, sort key.
     raw: Vec<u8>,
     batch: i32,
@@ -40,13 +42,13 @@ impl Thft {
     pub fn new(timeout: Duration, batch: u64) -> Self {
         let mut head = RequestHead::new(Protocol::Thft, RpcName::new(b""), 0);
         head.timeout_ms = timeout.as_millis().min(i32::MAX as u128) as u32;
-        Self { head, app_id: 0, partitions: 1, raw: Vec::new(), batch: batch as i32 }
+        Self { head, app_id: 0, serving: vec![0], raw: Vec::new(), batch: batch as i32 }
     }
 
     /// Takes the table's id and its number of partitions.
     pub fn follow(&mut self, routes: &Routes) {
         self.app_id = routes.app_id;
-        self.partitions = routes.primaries.len().max(1) as u64;
+        self.serving.clone_from(&routes.serving);
     }
 
     /// The partition of an operation; the request that is written next goes there.
@@ -57,7 +59,8 @@ impl Thft {
         self.raw.extend_from_slice(&(hash_len as u16).to_be_bytes());
         records.hash_key(op.record, &mut self.raw);
         let hash = partition_hash::crc64(&self.raw[key::LENGTH_PREFIX..]);
-        let partition = (hash % self.partitions) as usize;
+        let index = (hash % self.serving.len().max(1) as u64) as usize;
+        let partition = self.serving.get(index).copied().unwrap_or(index);
         self.head.gpid = Gpid::new(self.app_id, partition as i32);
         self.head.thread_hash = self.head.gpid.thread_hash();
         self.head.partition_hash = hash;
@@ -252,7 +255,8 @@ fn message<T: Decode>(body: &[u8]) -> Result<T, BadReply> {
     decode_wrapped(&Bytes::copy_from_slice(body)).map_err(|_| BadReply("a broken message"))
 }
 
-/// `error` (field 1) and, where there is one, `value` (field 2) of a response to a request for one record.
+/// `error` (field 1) and, where there is one, `value` (field 2) of a response to a request for one
+/// record.
 #[inline]
 fn single(body: &[u8]) -> Result<(i32, &[u8]), BadReply> {
     let mut cursor = Cursor(body);
@@ -318,7 +322,7 @@ mod tests {
 
     fn writer(partitions: usize) -> Thft {
         let mut thft = Thft::new(Duration::from_millis(1500), 7);
-        thft.follow(&Routes { app_id: 2, servers: vec![], primaries: vec![None; partitions] });
+        thft.follow(&Routes::of(2, &vec![None; partitions], &[]));
         thft
     }
 

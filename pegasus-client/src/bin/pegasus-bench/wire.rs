@@ -1,4 +1,5 @@
-//! The two protocols behind one face: encode an operation, cut a reply out of received bytes, judge it.
+//! The two protocols behind one face: encode an operation, cut a reply out of received bytes, judge
+//! it.
 
 use crate::records::{Checker, Records, Tally};
 use crate::resp::Resp;

@@ -97,7 +97,8 @@ impl Engine {
     pub fn located(&mut self, ctx: &mut Ctx<'_>, answer: Result<Routes, LocateError>) {
         match answer {
             Ok(routes) => {
-                let complete = routes.primaries.iter().all(Option::is_some);
+                let complete =
+                    routes.serving.iter().all(|&serving| routes.server(serving).is_some());
                 self.routes_wanted |= !complete;
                 if routes.servers.is_empty() {
                     self.last_link_error =
@@ -120,7 +121,8 @@ impl Engine {
         }
     }
 
-    /// Takes a new placement: connections whose server is gone, or that are needed elsewhere, go to other servers.
+    /// Takes a new placement: connections whose server is gone, or that are needed elsewhere, go to
+    /// other servers.
     pub(super) fn follow(&mut self, ctx: &mut Ctx<'_>, routes: Routes) {
         if self.phase == Phase::Done {
             return;

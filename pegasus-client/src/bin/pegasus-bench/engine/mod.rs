@@ -1,11 +1,13 @@
 //! The client itself: one resident that owns every connection and goes through the phases of a run.
 //!
-//! Connecting, loading, warming up, measuring, draining. A *slot* is the right to have one request in flight; there
-//! are connections x in-flight of them. In the closed loop a slot asks again as soon as it is answered, on the
-//! same connection if the next record lives there. In the open loop due operations take free slots and the
-//! others wait. A slot whose request failed rests for [`ERROR_PAUSE`], so that a broken server is not hammered.
+//! Connecting, loading, warming up, measuring, draining. A *slot* is the right to have one request
+//! in flight; there are connections x in-flight of them. In the closed loop a slot asks again as
+//! soon as it is answered, on the same connection if the next record lives there. In the open loop
+//! due operations take free slots and the others wait. A slot whose request failed rests for
+//! [`ERROR_PAUSE`], so that a broken server is not hammered.
 //!
-//! [`links`] opens connections and follows the placement of partitions, [`traffic`] sends and receives.
+//! [`links`] opens connections and follows the placement of partitions, [`traffic`] sends and
+//! receives.
 
 mod links;
 mod traffic;
@@ -199,7 +201,7 @@ impl Engine {
             retry: Vec::new(),
             meter,
             phase: Phase::Connecting,
-            routes: Routes { app_id: 0, servers: Vec::new(), primaries: Vec::new() },
+            routes: Routes::of(0, &[], &[]),
             conns: Vec::new(),
             by_server: Vec::new(),
             cursor: Vec::new(),

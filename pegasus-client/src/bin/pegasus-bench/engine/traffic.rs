@@ -230,7 +230,8 @@ impl Engine {
         }
     }
 
-    /// The connection for the next request to a server: the one that has just become free, or the next in turn.
+    /// The connection for the next request to a server: the one that has just become free, or the
+    /// next in turn.
     #[inline]
     fn pick(&mut self, server: usize, hint: Option<usize>) -> Option<usize> {
         let limit = self.slots / self.conns.len().max(1);
@@ -278,8 +279,8 @@ impl Engine {
         }
     }
 
-    /// Requests that have waited too long: given up one by one where answers have tokens; elsewhere the connection
-    /// is of no use any more.
+    /// Requests that have waited too long: given up one by one where answers have tokens; elsewhere
+    /// the connection is of no use any more.
     pub(super) fn give_up_overdue(&mut self, ctx: &mut Ctx<'_>, now: Mono) {
         let limit = now.saturating_sub(self.plan.timeout).nanos();
         for index in 0..self.conns.len() {

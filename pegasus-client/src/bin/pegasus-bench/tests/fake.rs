@@ -1,6 +1,8 @@
-//! A Pegasus cluster in a few lines: one meta server, several replica servers, one map, on one worker.
+//! A Pegasus cluster in a few lines: one meta server, several replica servers, one map, on one
+//! worker.
 //!
-//! It answers what the load generator asks, with the message types of the library, and moves partitions on demand.
+//! It answers what the load generator asks, with the message types of the library, and moves
+//! partitions on demand.
 
 use crate::run::start;
 use bytes::{Buf, Bytes, BytesMut};

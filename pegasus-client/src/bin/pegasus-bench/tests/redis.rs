@@ -19,7 +19,8 @@ fn server(change: impl FnOnce(&mut Behaviour)) -> (NativeNode, SocketAddr) {
     start_null_server(behaviour).unwrap()
 }
 
-/// Every send that was intended within the window was answered, given up, or still waited at the end.
+/// Every send that was intended within the window was answered, given up, or still waited at the
+/// end.
 fn all_sends_are_known(outcome: &Outcome, rate: u64) {
     let known = totals(outcome).2 + outcome.missed + outcome.unsent;
     let intended = (outcome.elapsed.as_secs_f64() * rate as f64) as u64;
