@@ -2,12 +2,12 @@
 //!
 //! Reading goes through the segments in order and past everything broken. Each record names its predecessor, so one
 //! whose predecessor was not seen tells that something is missing, and mostly what: the partition and decree of the
-//! last missing record, and whether it was the only one. The sink is told in log order: `record`, `truncate`,
-//! `lost` (this one is missing), `gap` (others may be missing, nobody knows whose). Judging is left to the
-//! replicas; their decrees are dense, so most of what is missing names its owner by itself.
+//! last missing record, and whether it was the only one. The sink is told in log order: `record`, `truncate`, `lost`
+//! (this one is missing), `gap` (others may be missing, nobody knows whose). Judging is left to the replicas; their
+//! decrees are dense, so most of what is missing names its owner by itself.
 //!
-//! Broken bytes at the very end with nothing good behind them are a torn tail and are cut off. A new segment is begun;
-//! an old one is never written to again but for its footer.
+//! Broken bytes at the very end with nothing good behind them are a torn tail and are cut off. A new segment is
+//! begun; an old one is never written to again but for its footer.
 
 use super::record::{Durability, HEADER, Header, Link, Record, RecordKind, parse_header};
 use super::scan::{Item, Scan};
