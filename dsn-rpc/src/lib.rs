@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod builtin;
 pub mod call;
 mod connector;
 pub mod error_code;
@@ -15,6 +16,7 @@ pub mod gpid;
 pub mod host_port;
 pub mod http;
 mod listener;
+pub mod metrics;
 pub mod options;
 mod rpc_loop;
 pub mod service;
@@ -25,6 +27,7 @@ mod sweep;
 pub mod task_code;
 pub mod thrift;
 
+pub use builtin::BUILTIN_CODES;
 pub use call::{
     CallError, CallId, CallOptions, NetworkError, call, call_raw, call_with, cancel, send_oneway,
     send_oneway_with,

@@ -15,12 +15,14 @@ use dsn_core::stage;
 use dsn_core::time::Mono;
 
 use crate::address::RpcAddress;
+use crate::builtin;
 use crate::call::{self, CallError, NetworkError};
 use crate::connector;
 use crate::exchange::{self, Exchange, ReplyBatch};
 use crate::frame::{Frame, FrameError, Parsed, Parser};
 use crate::http;
 use crate::listener::Listener;
+use crate::metrics;
 use crate::options::{Limits, RpcOptions};
 use crate::service::{self, LostAndFound, Replier, Request, ServiceTable};
 use crate::session::{BLOCK, IOV_MAX, ReadBlock, SessionId, Side, State, WriteQueue, keep};
@@ -52,6 +54,8 @@ dsn_core::task_codes! {
     pub LPC_RPC_CONNECT_TIMEOUT: Compute, Common, "THREAD_POOL_NETWORK";
     /// Looking for idle, slow and silent connections.
     pub LPC_RPC_LOOK_AROUND: Compute, Common, "THREAD_POOL_NETWORK";
+    /// The answer of an operator command.
+    pub LPC_RPC_COMMAND: Compute, Common, "THREAD_POOL_NETWORK";
     /// An HTTP request.
     pub LPC_RPC_HTTP: Rpc, Common, "THREAD_POOL_NETWORK";
     /// Stopping to listen.
@@ -82,6 +86,7 @@ impl Rpc {
     pub fn start(ctx: &mut Ctx<'_>, options: RpcOptions, mut table: ServiceTable) -> Self {
         let node = ctx.node().clone();
         let workers = node.worker_count();
+        builtin::add_services(&mut table);
         table.settle(&node);
         http::add_endpoints(&mut table.routes);
         let network = node
@@ -91,6 +96,7 @@ impl Rpc {
             .unwrap_or_else(|| vec![WorkerId(0)]);
         let limits = Limits::new(&options, workers);
         let shared = Arc::new(RpcShared::new(limits, table, workers, network, ctx.wall()));
+        metrics::register(&node, &shared);
         let loops = (0..workers)
             .map(|index| {
                 let shared = shared.clone();

@@ -352,6 +352,17 @@ impl ServiceTable {
         }
     }
 
+    /// Like [`Self::on`], unless the code has a handler already.
+    pub(crate) fn on_default(
+        &mut self,
+        code: Code,
+        handler: impl Fn(&mut Ctx<'_>, Request, Replier) + Send + Sync + 'static,
+    ) {
+        if !self.by_name.contains_key(code.name().as_bytes()) {
+            self.on(code, handler);
+        }
+    }
+
     /// Answers `code` by a method of one resident: at once when it is on the connection's worker and not busy, else
     /// as an event of it, dropped when the caller stops waiting before it begins.
     pub fn on_resident<T: Resident>(

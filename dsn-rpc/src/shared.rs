@@ -63,6 +63,11 @@ impl RpcShared {
         self.address.get().copied().unwrap_or(RpcAddress::INVALID)
     }
 
+    /// Accepted connections of all workers.
+    pub(crate) fn accepted_now(&self) -> u64 {
+        self.load.iter().map(|load| load.load(Ordering::Relaxed) as u64).sum()
+    }
+
     /// Counts a new connection in and says which worker takes it; `None` when there are too many.
     pub(crate) fn admit(&self, ip: IpAddr) -> Option<WorkerId> {
         let load = |worker: &WorkerId| self.load[worker.index()].load(Ordering::Relaxed);

@@ -9,6 +9,9 @@ use std::time::Duration;
 use common::*;
 use dsn_core::exec::Ctx;
 use dsn_core::toollet::{FaultRule, Toollet};
+use dsn_rpc::builtin::{
+    Command, Negotiation, RPC_CLI_CLI_CALL, RPC_NEGOTIATION, SASL_AUTH_DISABLE,
+};
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::frame::Protocol;
 use dsn_rpc::{CallError, CallOptions, Lane, NetworkError, RpcOptions};
@@ -391,6 +394,77 @@ fn the_same_port_speaks_http() {
     stream.write_all(b"POST /version HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
     assert_eq!(http_answer(&mut stream).0, "HTTP/1.1 501 Not Implemented");
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn operators_ask_over_http() {
+    let server = TestNode::start(2, RpcOptions::default());
+    let mut stream = connect(server.addr);
+    let mut get = |target: &str| {
+        let request = format!("GET {target} HTTP/1.1\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        http_answer(&mut stream)
+    };
+    let (status, body) = get("/metrics?types=server&metrics=http_requests,network_accepted");
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    assert!(body.contains(r#""role":"test","host":"127.0.0.1""#), "{body}");
+    assert!(body.contains(r#"{"name":"network_accepted","value":1}"#), "{body}");
+    let (_, body) = get("/metrics?format=prometheus&metrics=http_requests");
+    assert!(body.contains("# TYPE http_requests counter\n"), "{body}");
+    assert!(body.contains("} 2"), "{body}");
+    assert_eq!(get("/metrics?colour=red").0, "HTTP/1.1 400 Bad Request");
+    let (_, body) = get("/config?name=network.send_timeout");
+    assert!(body.contains(r#""section":"network""#), "{body}");
+    assert_eq!(get("/config").0, "HTTP/1.1 400 Bad Request");
+    assert!(get("/configs").1.contains(r#""network.max_frame_bytes":{"#));
+    let (_, body) = get("/updateConfig?network.send_timeout=3s");
+    assert!(body.starts_with(r#"{"update_status":"#) && !body.contains("ERR_OK"), "{body}");
+    assert!(get("/command?name=help").1.contains("help [command]"));
+    assert_eq!(get("/command?name=nonsense").1, "unknown command 'nonsense'");
+    assert_eq!(get("/command").0, "HTTP/1.1 400 Bad Request");
+    let post = "POST /command HTTP/1.1\r\nContent-Length: 9\r\n\r\nhelp help";
+    stream.write_all(post.as_bytes()).unwrap();
+    assert!(http_answer(&mut stream).1.starts_with("help [command] - Lists"));
+}
+
+#[test]
+fn commands_and_negotiation_are_answered_everywhere() {
+    let (server, client) = pair();
+    let calls = Calls::new(&client, 0);
+    for protocol in PROTOCOLS {
+        let (caller, addr) = (calls.caller, server.addr);
+        let (tell, told) = std::sync::mpsc::channel();
+        client.run(0, move |ctx| {
+            let command = Command { cmd: "nonsense".into(), arguments: vec!["x".into()] };
+            let tell2 = tell.clone();
+            dsn_rpc::call(
+                ctx,
+                addr,
+                &RPC_CLI_CLI_CALL,
+                &command,
+                over(protocol),
+                caller,
+                move |_, _, outcome: Result<String, CallError>| {
+                    tell.send(outcome.unwrap()).unwrap();
+                },
+            );
+            dsn_rpc::call(
+                ctx,
+                addr,
+                &RPC_NEGOTIATION,
+                &Negotiation { status: 1, ..Default::default() },
+                over(protocol),
+                caller,
+                move |_, _, outcome: Result<Negotiation, CallError>| {
+                    assert_eq!(outcome.unwrap().status, SASL_AUTH_DISABLE);
+                    tell2.send("negotiated".to_owned()).unwrap();
+                },
+            );
+        });
+        let mut answers = [0, 1].map(|_| told.recv_timeout(Duration::from_secs(20)).unwrap());
+        answers.sort();
+        assert_eq!(answers, ["negotiated", "unknown command 'nonsense'"]);
+    }
 }
 
 #[test]

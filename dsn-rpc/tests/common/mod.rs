@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dsn_core::app::{AppError, AppHost, NativeNode, ServiceApp};
 use dsn_core::code::Code;
+use dsn_core::config::{ConfigSchema, Loader};
 use dsn_core::driver::native::{NativeClock, OsDisk};
 use dsn_core::exec::{Addr, Ctx, Resident, WorkerConfig, WorkerId};
 use dsn_core::node::{Node, NodeParts};
@@ -138,7 +139,7 @@ impl TestNode {
             codes: vec![],
             disk: Arc::new(OsDisk),
             seed: 1,
-            config: None,
+            config: Some(Loader::new(ConfigSchema::new().section::<RpcOptions>()).load().unwrap()),
         })
         .unwrap();
         let (tell, told) = channel();
