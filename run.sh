@@ -233,7 +233,7 @@ case $verb in
     ;;
   shell) running_onebox; exec "$BIN/pegasus-shell" --meta "$(meta_list)" "$@" ;;
   bench) running_onebox; exec "$BIN/pegasus-bench" --meta "$(meta_list)" "$@" ;;
-  bench-peers) build; exec "$BIN/pegasus-bench" compare "$@" ;;
+  bench-peers) build; exec "$BIN/pegasus-bench" compare --run-sh "$ROOT/run.sh" "$@" ;;
   simulate) ensure_tools; cd "$ROOT"; exec cargo run --release --locked -q -p cluster-tests --bin simulate -- "$@" ;;
   build) build ;;
   test) run_tests ;;

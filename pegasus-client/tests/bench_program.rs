@@ -2,6 +2,8 @@
 //!
 //! The Redis part needs `redis-server`; where it is not installed the test says so and does nothing.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use serde_json::Value;
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};

@@ -40,6 +40,8 @@ pub struct Series {
 pub struct Meter {
     series: [Option<Box<Series>>; Kind::COUNT],
     errors: BTreeMap<String, u64>,
+    /// Open loop: how long after it was due each operation was sent.
+    pub lag: Option<Histogram<u64>>,
     /// Latencies of the current second, when somebody watches.
     pub second: Option<Histogram<u64>>,
     /// Operations ended well since the beginning of the program, whatever the phase.
@@ -59,6 +61,7 @@ impl Meter {
     pub fn reset(&mut self) {
         self.series = Default::default();
         self.errors.clear();
+        self.lag = None;
     }
 
     /// An operation ended well within the window.
@@ -78,6 +81,11 @@ impl Meter {
         if let Some(second) = &mut self.second {
             second.saturating_record(nanos);
         }
+    }
+
+    /// Open loop: an operation of the window was sent so long after it was due.
+    pub fn lag(&mut self, nanos: u64) {
+        self.lag.get_or_insert_with(latencies).saturating_record(nanos);
     }
 
     /// An operation failed within the window.

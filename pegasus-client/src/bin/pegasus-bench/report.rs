@@ -108,6 +108,16 @@ impl Report<'_> {
                 outcome.backlog_most
             );
         }
+        if let Some(lag) = &outcome.meter.lag {
+            let at = |quantile| micros(lag.value_at_quantile(quantile));
+            let _ = writeln!(
+                out,
+                "open loop: sent after the intended time by p50 {} us, p99 {} us, at most {} us",
+                at(0.5),
+                at(0.99),
+                micros(lag.max())
+            );
+        }
         let _ = writeln!(out, "{}", self.summary());
         out
     }
@@ -240,6 +250,7 @@ impl Report<'_> {
             "wrong": wrong,
             "missed_sends": outcome.missed,
             "unsent": outcome.unsent,
+            "send_lag_us": outcome.meter.lag.as_ref().map(latency_json),
             "backlog_most": outcome.backlog_most,
             "unanswered": outcome.unanswered,
             "kinds": kinds,

@@ -28,8 +28,8 @@ const ROUNDS_MOST: usize = 1000;
 /// Flags of the comparison.
 #[derive(Args, Debug, Clone)]
 pub struct CompareArgs {
-    /// The project's run.sh; a onebox of its own is started and removed again
-    #[arg(long, value_name = "FILE", required_unless_present = "meta", conflicts_with = "meta")]
+    /// The project's run.sh: unless --meta is given, it starts a onebox and removes it again
+    #[arg(long, value_name = "FILE", required_unless_present = "meta")]
     pub run_sh: Option<PathBuf>,
     /// Use this running cluster: meta servers, HOST:PORT separated by commas
     #[arg(long)]
@@ -82,9 +82,10 @@ pub struct CompareArgs {
     /// Use all CPUs; only the ratio of operations per second means something then
     #[arg(long, conflicts_with = "cpu")]
     pub unpinned: bool,
-    /// Where servers keep their files [default: a folder in the system's temporary one]
+    /// Servers keep their files here, in a folder of their own; /dev/shm leaves the disk out of it
+    /// [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
+    pub temp: Option<PathBuf>,
     /// Write the table to this file, too
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -101,16 +102,16 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
         args.rounds
     );
     let mut pin = Pin::new((!args.unpinned).then_some(args.cpu))?;
-    let temp = Temp::new(args.dir.as_deref())?;
+    let temp = Temp::new(args.temp.as_deref())?;
     let mut bench = Bench { args, contenders: Vec::new(), cells: Vec::new() };
     let redis = Redis::start(&args.redis_server, temp.path())?;
     let _onebox = match (&args.run_sh, &args.meta) {
-        (Some(script), _) => {
+        (Some(script), None) => {
             let onebox = Onebox::start(script, temp.path(), args.port_base, &args.table)?;
             bench.contenders.push(onebox.contender(&args.table)?);
             Some(onebox)
         }
-        (None, Some(meta)) => {
+        (_, Some(meta)) => {
             let mut pids = args.server_pid.clone();
             if pids.is_empty() {
                 pids = crate::procfs::find(&args.server_name)?;

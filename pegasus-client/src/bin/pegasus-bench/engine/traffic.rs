@@ -197,6 +197,9 @@ impl Engine {
                     Some(pace) => pace.take(now)?,
                 };
                 self.issued += u64::from(measuring);
+                if measuring && self.pace.is_some() {
+                    self.meter.lag(now.saturating_since(start).as_nanos() as u64);
+                }
                 Some((self.workload.draw(), start))
             }
             _ => None,

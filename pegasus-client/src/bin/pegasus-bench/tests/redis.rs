@@ -77,6 +77,9 @@ fn an_open_loop_sees_the_whole_stall_and_a_closed_loop_one_request_of_it() {
     let slow = slower_than(&outcome, 50);
     assert!(slow >= 330, "{slow} slow requests");
     assert!(outcome.backlog_most >= 300, "backlog {}", outcome.backlog_most);
+    // The same sends were late: their latency is known to lie with the server, for no slot was free.
+    let lag = outcome.meter.lag.as_ref().unwrap();
+    assert!(lag.max() > 200_000_000, "latest send {} ns behind", lag.max());
 
     let (_node, addr) = server(|behaviour| behaviour.stall = stall);
     let outcome = run(&format!("--redis {addr} --duration 1s --warm-up 0 -c 1 -d 1"));
