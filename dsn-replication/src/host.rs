@@ -8,7 +8,7 @@ use crate::log::{Appended, LogBatch, SharedLog};
 use crate::mutation::{ClientRequest, Ticket};
 use crate::placement::Placement;
 use crate::replica::state::GivenUp;
-use crate::replica::{CoreOptions, LocalError, Replica, Role, Run, WriteRules};
+use crate::replica::{CoreOptions, LocalError, Recovered, Replica, Role, Run, WriteRules};
 use crate::state_machine::{
     Access, AppError, ApplyError, ApplyMode, CheckpointKind, Replies, ReplyView, StateMachine,
     StorageCode,
@@ -50,8 +50,8 @@ pub struct HostParts {
     pub worker_logs: Arc<WorkerLogs>,
     /// The server's lease.
     pub lease: Lease,
-    /// Time stamp of the last mutation known.
-    pub timestamp_us: u64,
+    /// What the log has beyond the state machine, and the highest ballot the replica ever used.
+    pub recovered: Recovered,
     /// Limits of the core.
     pub core: CoreOptions,
     /// Rules of admission.
@@ -117,7 +117,7 @@ impl ReplicaHost {
     /// A host for an inactive replica whose log has been replayed.
     pub fn new(me: Addr<Self>, parts: HostParts) -> Self {
         let applied = parts.machine.last_applied();
-        let core = Replica::new(parts.gpid, applied, parts.timestamp_us, parts.core);
+        let core = Replica::new(parts.gpid, applied, parts.recovered, parts.core);
         Self {
             me,
             core,
@@ -183,7 +183,7 @@ impl ReplicaHost {
 
     fn mark(&mut self, ctx: &mut Ctx<'_>) {
         if !std::mem::replace(&mut self.marked, true) {
-            mark(ctx, &self.worker_logs, self.me);
+            mark(ctx, &self.worker_logs, self.me, &self.log);
         }
     }
 
@@ -308,7 +308,8 @@ impl ReplicaHost {
         }
     }
 
-    /// The meta server has made it primary.
+    /// The meta server has made it primary, and the ballot is on disk: a ballot that could be forgotten must not be
+    /// used.
     ///
     /// # Errors
     /// `ERR_INVALID_VERSION` for an old ballot.

@@ -6,9 +6,8 @@
 //! per log, on the log stage, and whatever was appended meanwhile joins the next.
 
 use crate::host::ReplicaHost;
-use crate::log::{Appended, LogBatch, Pending, Redeemed, SharedLog, SyncScope};
-use dsn_core::exec::{Addr, Ctx, Phase, Resident};
-use dsn_core::hash::DetHashMap;
+use crate::log::{Appended, LogBatch, LogError, Pending, Redeemed, SharedLog, SyncScope};
+use dsn_core::exec::{Addr, BlockingCtx, Ctx, Phase, Resident};
 use dsn_rpc::gpid::Gpid;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -20,6 +19,8 @@ dsn_core::task_codes! {
     pub LPC_LOG_SYNC: Blocking, High, "THREAD_POOL_PLOG";
     /// The next file of a mutation log is made.
     pub LPC_LOG_SPARE: Blocking, Common, "THREAD_POOL_REPLICATION_LONG";
+    /// A replica's part of the end of a turn.
+    pub LPC_REPLICA_TURN: Compute, High, "THREAD_POOL_REPLICATION";
     /// A log has been synced further.
     pub LPC_LOG_SYNCED: Compute, High, "THREAD_POOL_REPLICATION";
 }
@@ -37,17 +38,19 @@ pub struct WorkerLogs {
 #[derive(Default)]
 struct Local {
     me: Option<Addr<WorkerLog>>,
-    dirty: Vec<Addr<ReplicaHost>>,
+    dirty: Vec<(Addr<ReplicaHost>, Arc<SharedLog>)>,
     deferred: bool,
 }
+
+/// Replicas with records in a batch, in the order of their records.
+type Staged = Vec<(Gpid, Addr<ReplicaHost>)>;
 
 /// See the module's header.
 #[derive(Debug)]
 pub struct WorkerLog {
     me: Addr<Self>,
     others: Arc<WorkerLogs>,
-    hosts: DetHashMap<Gpid, Addr<ReplicaHost>>,
-    waiting: Vec<(Arc<SharedLog>, Pending)>,
+    waiting: Vec<(Arc<SharedLog>, Pending, Staged)>,
     batch: LogBatch,
 }
 
@@ -62,7 +65,6 @@ fn local(ctx: &mut Ctx<'_>, others: &Arc<WorkerLogs>) -> Addr<WorkerLog> {
     let me = ctx.spawn_here(move |_, me| WorkerLog {
         me,
         others: all,
-        hosts: DetHashMap::default(),
         waiting: Vec::new(),
         batch: LogBatch::new(),
     });
@@ -71,11 +73,16 @@ fn local(ctx: &mut Ctx<'_>, others: &Arc<WorkerLogs>) -> Addr<WorkerLog> {
     me
 }
 
-/// `host` (of this worker) has something to log. Call once per turn and host.
-pub fn mark(ctx: &mut Ctx<'_>, others: &Arc<WorkerLogs>, host: Addr<ReplicaHost>) {
+/// `host` (of this worker) has something for `log`. Call once per turn and host.
+pub fn mark(
+    ctx: &mut Ctx<'_>,
+    others: &Arc<WorkerLogs>,
+    host: Addr<ReplicaHost>,
+    log: &Arc<SharedLog>,
+) {
     let me = local(ctx, others);
     let local = ctx.local::<Local>();
-    local.dirty.push(host);
+    local.dirty.push((host, log.clone()));
     if !std::mem::replace(&mut local.deferred, true) {
         ctx.defer(Phase::Log, me, WorkerLog::flush);
     }
@@ -98,36 +105,20 @@ impl WorkerLog {
     }
 
     /// Numbers, logs and, where that suffices, commits what the dirty replicas have.
-    fn round(&mut self, ctx: &mut Ctx<'_>, mut dirty: Vec<Addr<ReplicaHost>>) {
-        while let Some(first) = dirty.first().copied() {
-            let Ok(log) = ctx.with(first, |host, _| host.log().clone()) else {
-                dirty.remove(0);
-                continue;
-            };
+    fn round(&mut self, ctx: &mut Ctx<'_>, mut dirty: Vec<(Addr<ReplicaHost>, Arc<SharedLog>)>) {
+        while let Some((_, log)) = dirty.first() {
+            let log = log.clone();
             let mut batch = std::mem::take(&mut self.batch);
-            let mut staged = Vec::new();
-            dirty.retain(|addr| {
-                let outcome = ctx.with(*addr, |host, ctx| {
-                    if !Arc::ptr_eq(host.log(), &log) {
-                        return None;
-                    }
-                    host.stage(ctx, &mut batch);
-                    Some(host.gpid())
-                });
-                match outcome {
-                    Ok(None) => true,
-                    Ok(Some(gpid)) => {
-                        staged.push((gpid, *addr));
-                        false
-                    }
-                    Err(_) => false,
+            let mut staged = Staged::new();
+            dirty.retain(|(addr, of)| {
+                let here = Arc::ptr_eq(of, &log);
+                if here && let Some(gpid) = stage(ctx, *addr, &mut batch) {
+                    staged.push((gpid, *addr));
                 }
+                !here
             });
-            for (gpid, addr) in &staged {
-                self.hosts.insert(*gpid, *addr);
-            }
             if !batch.is_empty() {
-                self.append(ctx, &log, &mut batch, &staged);
+                self.append(ctx, &log, &mut batch, staged);
             }
             self.batch = batch;
         }
@@ -138,38 +129,24 @@ impl WorkerLog {
         ctx: &mut Ctx<'_>,
         log: &Arc<SharedLog>,
         batch: &mut LogBatch,
-        staged: &[(Gpid, Addr<ReplicaHost>)],
+        staged: Staged,
     ) {
-        let redeemed = log.append(batch).and_then(|pending| log.redeem(pending));
-        match redeemed {
-            Ok(Redeemed::Now(tokens)) => self.deliver(ctx, tokens),
+        match log.append(batch).and_then(|pending| log.redeem(pending)) {
+            Ok(Redeemed::Now(tokens)) => deliver(ctx, tokens, &staged),
             Ok(Redeemed::Later(pending)) => {
-                self.waiting.push((log.clone(), pending));
+                self.waiting.push((log.clone(), pending, staged));
                 self.sync(ctx, log, SyncScope::All);
             }
-            Err(error) => {
-                for (_, addr) in staged {
-                    let text = error.to_string();
-                    let _ = ctx.with(*addr, move |host, ctx| host.log_failed(ctx, text));
-                }
-            }
+            Err(error) => fail(ctx, &staged, &error),
         }
         if log.claim_spare() {
             let log = log.clone();
-            let job = move |job: &dsn_core::exec::BlockingCtx<'_>| {
+            let job = move |job: &BlockingCtx<'_>| {
                 if let Err(error) = log.make_spare(job.wall().unix_micros()) {
                     tracing::warn!(%error, "the next log file cannot be made, the current one grows");
                 }
             };
             ctx.offload(&LPC_LOG_SPARE, job, self.me, |_, (), _| {});
-        }
-    }
-
-    fn deliver(&mut self, ctx: &mut Ctx<'_>, tokens: Vec<Appended>) {
-        for token in tokens {
-            let Some(host) = self.hosts.get(&token.gpid()).copied() else { continue };
-            // A host that is gone has answered its clients already.
-            let _ = ctx.with(host, move |host, ctx| host.on_logged(ctx, token));
         }
     }
 
@@ -202,23 +179,60 @@ impl WorkerLog {
 
     /// A log may be durable further than before, or have failed.
     fn synced(&mut self, ctx: &mut Ctx<'_>) {
-        for (log, pending) in std::mem::take(&mut self.waiting) {
-            let gpids: Vec<Gpid> = pending.gpids().collect();
+        for (log, pending, staged) in std::mem::take(&mut self.waiting) {
             match log.redeem(pending) {
-                Ok(Redeemed::Now(tokens)) => self.deliver(ctx, tokens),
+                Ok(Redeemed::Now(tokens)) => deliver(ctx, tokens, &staged),
                 Ok(Redeemed::Later(pending)) => {
-                    self.waiting.push((log.clone(), pending));
+                    self.waiting.push((log.clone(), pending, staged));
                     self.sync(ctx, &log, SyncScope::All);
                 }
-                Err(error) => {
-                    for gpid in gpids {
-                        let Some(host) = self.hosts.get(&gpid).copied() else { continue };
-                        let text = error.to_string();
-                        let _ = ctx.with(host, move |host, ctx| host.log_failed(ctx, text));
-                    }
-                }
+                Err(error) => fail(ctx, &staged, &error),
             }
         }
+    }
+}
+
+/// Runs `f` on a host as an event of its own: a panic costs that replica, not this worker's log.
+fn at_host<R>(
+    ctx: &mut Ctx<'_>,
+    host: Addr<ReplicaHost>,
+    f: impl FnOnce(&mut ReplicaHost, &mut Ctx<'_>) -> R,
+) -> Option<R> {
+    let now = ctx.now();
+    // A host that is gone has answered its clients already.
+    ctx.event(&LPC_REPLICA_TURN, now, None, |ctx| ctx.with(host, f).ok()).flatten()
+}
+
+/// Lets a replica number what waits. What a panic leaves half done is taken out again.
+fn stage(ctx: &mut Ctx<'_>, host: Addr<ReplicaHost>, batch: &mut LogBatch) -> Option<Gpid> {
+    let mark = batch.mark();
+    let staged = at_host(ctx, host, |host, ctx| {
+        host.stage(ctx, batch);
+        host.gpid()
+    });
+    if staged.is_none() {
+        batch.roll_back(mark);
+    }
+    staged
+}
+
+/// Brings tokens to whom they are for; both are in the order of the batch.
+fn deliver(ctx: &mut Ctx<'_>, tokens: Vec<Appended>, staged: &Staged) {
+    let mut rest = staged.iter();
+    let mut current = rest.next();
+    for token in tokens {
+        while current.is_some_and(|(gpid, _)| *gpid != token.gpid()) {
+            current = rest.next();
+        }
+        let Some((_, host)) = current else { return };
+        at_host(ctx, *host, |host, ctx| host.on_logged(ctx, token));
+    }
+}
+
+/// The log has failed: nothing of these replicas will be acknowledged.
+fn fail(ctx: &mut Ctx<'_>, staged: &Staged, error: &LogError) {
+    for (_, host) in staged {
+        at_host(ctx, *host, |host, ctx| host.log_failed(ctx, error.to_string()));
     }
 }
 

@@ -50,7 +50,7 @@ impl SharedLog {
             scan.seek(part.span.first.max(floor));
             let end = part.span.last - part.head.base;
             while scan.offset() <= end {
-                let item = scan.next().map_err(|error| LogError::io(&part.path, error))?;
+                let item = scan.advance().map_err(|error| LogError::io(&part.path, error))?;
                 match item {
                     Some(Item::Record(_, record)) if record.key.gpid == gpid => {
                         if record.key.kind != RecordKind::Mutation || record.key.decree < from {

@@ -3,8 +3,9 @@
 //! Reading goes through the segments in order and past everything broken. Each record names its predecessor, so one
 //! whose predecessor was not seen tells that something is missing, and mostly what: the partition and decree of the
 //! last missing record, and whether it was the only one. The sink is told in log order: `record`, `truncate`, `lost`
-//! (this one is missing), `gap` (others may be missing, nobody knows whose). Judging is left to the replicas; their
-//! decrees are dense, so most of what is missing names its owner by itself.
+//! (this one is missing), `gap` (others may be missing, nobody knows whose), `summary` (how far each replica has come,
+//! at the end of a sealed segment). Judging is left to the replicas; their decrees are dense, so most of what is
+//! missing names its owner by itself.
 //!
 //! Broken bytes at the very end with nothing good behind them are a torn tail and are cut off. A new segment is
 //! begun; an old one is never written to again but for its footer.
@@ -49,6 +50,8 @@ pub trait ReplaySink {
     fn lost(&mut self, gpid: Gpid, decree: Decree, position: u64);
     /// Records of anybody may be missing somewhere behind this position.
     fn gap(&mut self, position: u64);
+    /// Up to here, nothing of the replica was written beyond decree `max`; `position` is where that is written.
+    fn summary(&mut self, gpid: Gpid, max: Decree, position: u64);
 }
 
 /// A log ready for use.
@@ -77,11 +80,13 @@ struct Found {
     footer: Option<Header>,
     /// Nothing good was in it.
     empty: bool,
+    /// Something of it is missing. Such a segment is never summed up: whoever lost a record must find out again.
+    damaged: bool,
 }
 
 /// What a name in the directory turned out to be.
 enum Kind {
-    Segment(Found),
+    Segment(Box<Found>),
     Unused,
     /// Beyond recognition, with this many bytes.
     Damaged(u64),
@@ -94,6 +99,8 @@ struct Chain {
     next: Option<u64>,
     synced: u64,
     durability: Durability,
+    /// Something was missing.
+    damaged: bool,
 }
 
 impl Chain {
@@ -107,6 +114,7 @@ impl Chain {
                 sink.gap(next);
             }
             sink.lost(before.gpid, before.decree, before.position);
+            self.damaged = true;
         }
         self.synced = self.synced.max(header.synced);
         self.durability = header.durability;
@@ -145,7 +153,13 @@ impl SharedLog {
         sink: &mut dyn ReplaySink,
     ) -> Result<Opened, LogError> {
         create_dir_durable(&**disk, dir).map_err(|error| LogError::io(dir, error))?;
-        let chain = Chain { last: None, next: None, synced: 0, durability: options.durability };
+        let chain = Chain {
+            last: None,
+            next: None,
+            synced: 0,
+            durability: options.durability,
+            damaged: false,
+        };
         let wanted = starts.iter().map(|start| (start.gpid, *start)).collect();
         // Positions never go back, or records would be taken for those of a former replica.
         let base = starts.iter().map(|start| start.floor).max().unwrap_or(0);
@@ -180,7 +194,7 @@ impl Opening<'_> {
                 Kind::Segment(each) => {
                     self.base = self.base.max(each.segment.end());
                     self.next_index = index + 1;
-                    found.push(each);
+                    found.push(*each);
                 }
                 Kind::Unused => {
                     tracing::info!(path = %path.display(), "unused log segment removed");
@@ -216,7 +230,7 @@ impl Opening<'_> {
         };
         let path = PathBuf::from(path);
         let segment = Segment { file, path, head, len, spans, dirty: false };
-        Ok(Kind::Segment(Found { segment, footer, empty: false }))
+        Ok(Kind::Segment(Box::new(Found { segment, footer, empty: false, damaged: false })))
     }
 
     fn read_all(&mut self, found: &mut [Found], sink: &mut dyn ReplaySink) -> Result<(), LogError> {
@@ -253,7 +267,7 @@ impl Opening<'_> {
                 if is_last {
                     self.chain.synced = end;
                 }
-                if !is_last || each.footer.is_some() {
+                if !is_last || each.footer.is_some() || each.damaged {
                     return Ok(());
                 }
                 seal(segment, self.chain.last, end, self.chain.durability)?;
@@ -281,12 +295,13 @@ impl Opening<'_> {
         sink: &mut dyn ReplaySink,
     ) -> std::io::Result<()> {
         let segment = &mut each.segment;
+        self.chain.damaged = false;
         let mut scan = Scan::new(segment.file.clone(), &segment.head, segment.len);
         let first = segment.head.base + HEAD as u64;
         let mut good_end = HEAD as u64;
         // Headers behind which nothing good has been seen yet.
         let mut doubtful: Vec<Header> = Vec::new();
-        while let Some(item) = scan.next()? {
+        while let Some(item) = scan.advance()? {
             match item {
                 Item::Junk(_) => {}
                 Item::BrokenPayload(header) => doubtful.push(header),
@@ -304,11 +319,19 @@ impl Opening<'_> {
             }
         }
         each.empty = good_end == HEAD as u64;
+        each.damaged = self.chain.damaged;
         if each.footer.is_none() && is_last {
             self.cut(segment, good_end)?;
         } else {
             for broken in doubtful {
                 self.broken(&broken, first, sink);
+            }
+        }
+        if let Some(footer) = &each.footer {
+            for (gpid, span) in &segment.spans {
+                if self.wanted.get(gpid).is_some_and(|start| span.last >= start.floor) {
+                    sink.summary(*gpid, span.max, footer.position);
+                }
             }
         }
         Ok(())
@@ -332,6 +355,7 @@ impl Opening<'_> {
         self.chain.step(header, first, sink);
         if header.key.kind != RecordKind::Footer {
             sink.lost(header.key.gpid, header.key.decree, header.position);
+            self.chain.damaged = true;
         }
     }
 

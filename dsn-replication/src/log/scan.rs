@@ -59,7 +59,7 @@ impl Scan {
     ///
     /// # Errors
     /// Of reading the file.
-    pub fn next(&mut self) -> io::Result<Option<Item>> {
+    pub fn advance(&mut self) -> io::Result<Option<Item>> {
         let at = self.at;
         if at >= self.end {
             return Ok(None);

@@ -28,7 +28,7 @@ impl Replica {
         if expected.prev() != prepared {
             return Err(format!("{}: the window ends before {prepared:?}", self.gpid));
         }
-        if self.window.len() > self.options.window {
+        if self.window.len() > self.options.window.max(self.inherited) {
             return Err(format!("{}: {} mutations in the window", self.gpid, self.window.len()));
         }
         Ok(())

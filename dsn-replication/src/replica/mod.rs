@@ -4,6 +4,7 @@
 //! to apply, tickets to answer. The host ([`crate::host`]) does it. A write goes through one file per step:
 //! [`admission`] (may it run?), [`write`] (queue, number, log), [`commit`] (logged, committed, applied), with [`state`]
 //! as the only place where the role changes and [`invariants`] walked after each step in tests and simulations.
+//! [`recovery`] is the way back from the log.
 //!
 //! ```text
 //! applied <= committed <= logged <= prepared        (decrees; the last three within the window)
@@ -13,6 +14,7 @@
 pub mod admission;
 pub mod commit;
 pub mod invariants;
+pub mod recovery;
 pub mod state;
 pub mod write;
 
@@ -23,6 +25,7 @@ use std::collections::VecDeque;
 
 pub use admission::WriteRules;
 pub use commit::Run;
+pub use recovery::{Recovered, Recovery, Untrusted};
 pub use state::{LocalError, Role};
 
 /// What a core must know from the start.
@@ -58,6 +61,8 @@ pub struct Replica {
     pub(crate) ballot: Ballot,
     pub(crate) options: CoreOptions,
     pub(crate) queue: WriteQueue,
+    /// Mutations that the log brought, which may be more than the window.
+    pub(crate) inherited: usize,
     /// Mutations after `applying`, or after `applied` when nothing is being applied, without holes.
     pub(crate) window: VecDeque<Entry>,
     /// The highest decree numbered.
@@ -74,19 +79,23 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica whose state machine has everything up to `applied`, the last of it stamped `timestamp_us`.
+    /// A replica whose state machine has everything up to `applied`, and what its log has beyond.
     #[must_use]
-    pub fn new(gpid: Gpid, applied: Decree, timestamp_us: u64, options: CoreOptions) -> Self {
+    pub fn new(gpid: Gpid, applied: Decree, recovered: Recovered, options: CoreOptions) -> Self {
         let queue = WriteQueue::new(options.queue_bytes, options.batching);
+        let Recovered { ballot, timestamp_us, undecided, .. } = recovered;
+        let logged = undecided.last().map_or(applied, |mutation| mutation.decree);
+        let entry = |mutation| Entry { mutation, tickets: Vec::new() };
         Self {
             gpid,
             role: Role::Inactive,
-            ballot: Ballot::ZERO,
+            ballot,
             options,
             queue,
-            window: VecDeque::new(),
-            prepared: applied,
-            logged: applied,
+            inherited: undecided.len(),
+            window: undecided.into_iter().map(entry).collect(),
+            prepared: logged,
+            logged,
             committed: applied,
             applying: None,
             applied,

@@ -1,0 +1,380 @@
+//! A replica's way back from the log: which mutations its state machine still lacks, which of them are decided, and
+//! whether anything is missing.
+//!
+//! Pure: fed by a replay in log order. A mutation is decided when a later one says so (`last_committed`); decided ones
+//! are handed out in runs to be applied, the rest (at most a window's worth) is kept for whoever becomes primary.
+//!
+//! Decrees are dense. A hole below a decided decree is the loss of something acknowledged: the replica is put aside. A
+//! hole where nothing was durable yet, left by a power loss under group sync, ends the log there instead, and what
+//! follows it is declared void in the log ([`Recovered::void_from`]).
+
+use crate::ids::{Ballot, Decree};
+use crate::log::Record;
+use crate::mutation::{CodeTable, DecodeError, Mutation, decode_body};
+use dsn_rpc::gpid::Gpid;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A run is handed out when it has this many mutations.
+pub const RUN_MUTATIONS: usize = 256;
+
+/// A run is handed out when its bodies have this many bytes.
+pub const RUN_BYTES: usize = 1 << 20;
+
+/// Most mutations that may be undecided. The window of a primary is much smaller.
+pub const UNDECIDED_MAX: usize = 4096;
+
+/// Why a replica cannot be trusted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Untrusted {
+    /// A mutation is missing that others follow.
+    #[error("the log has lost decree {0}")]
+    Hole(Decree),
+    /// Records of this replica may be missing at the end.
+    #[error(
+        "the log is damaged behind position {0}, and nothing tells that this replica lost nothing there"
+    )]
+    Gap(u64),
+    /// A mutation cannot be read.
+    #[error("decree {0}: {1}")]
+    Undecodable(Decree, DecodeError),
+    /// The log voids what was decided.
+    #[error("the log voids decree {0}, which was decided")]
+    Voided(Decree),
+    /// More is undecided than a primary ever leaves.
+    #[error("more than {UNDECIDED_MAX} mutations are undecided after {0}")]
+    Undecided(Decree),
+}
+
+/// What a replica is brought back with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Highest ballot the log has of it.
+    pub ballot: Ballot,
+    /// Time stamp of the newest mutation.
+    pub timestamp_us: u64,
+    /// Mutations that follow the decided ones, without a hole: logged, and not known to be decided.
+    pub undecided: Vec<Mutation>,
+    /// Records from this decree on must be declared void before anything is appended.
+    pub void_from: Option<Decree>,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub struct Recovery {
+    gpid: Gpid,
+    codes: Arc<CodeTable>,
+    /// Everything up to here is in the state machine or has been handed out.
+    decided: Decree,
+    ballot: Ballot,
+    timestamp_us: u64,
+    /// Undecided mutations and where they are in the log.
+    window: BTreeMap<Decree, (u64, Mutation)>,
+    run: Vec<Mutation>,
+    run_bytes: usize,
+    /// Missing decrees and where they were.
+    lost: BTreeMap<Decree, u64>,
+    gap: Option<u64>,
+    /// The log had the replica up to here, says this position.
+    known: (Decree, u64),
+    untrusted: Option<Untrusted>,
+}
+
+impl Recovery {
+    /// A replica whose state machine has everything up to `applied`.
+    #[must_use]
+    pub fn new(gpid: Gpid, applied: Decree, codes: Arc<CodeTable>) -> Self {
+        Self {
+            gpid,
+            codes,
+            decided: applied,
+            ballot: Ballot::ZERO,
+            timestamp_us: 0,
+            window: BTreeMap::new(),
+            run: Vec::new(),
+            run_bytes: 0,
+            lost: BTreeMap::new(),
+            gap: None,
+            known: (applied, 0),
+            untrusted: None,
+        }
+    }
+
+    /// The log has a mutation.
+    pub fn record(&mut self, record: &Record) {
+        let key = record.key;
+        self.ballot = self.ballot.max(key.ballot);
+        self.gap = None;
+        if self.untrusted.is_some() || key.decree <= self.decided {
+            return;
+        }
+        let decoded = decode_body(self.gpid, key.ballot, key.decree, &record.payload, &self.codes);
+        let mutation = match decoded {
+            Ok(mutation) => mutation,
+            Err(error) => return self.distrust(Untrusted::Undecodable(key.decree, error)),
+        };
+        self.timestamp_us = self.timestamp_us.max(mutation.timestamp_us);
+        let decided = mutation.last_committed;
+        let stale = self.window.get(&key.decree).is_some_and(|(_, old)| old.ballot > key.ballot);
+        if !stale {
+            // What a former primary proposed beyond this is not the group's any more.
+            self.window.retain(|decree, (_, old)| *decree < key.decree || old.ballot >= key.ballot);
+            self.lost.remove(&key.decree);
+            self.window.insert(key.decree, (record.position, mutation));
+        }
+        self.decide(decided);
+    }
+
+    fn decide(&mut self, upto: Decree) {
+        while self.decided < upto {
+            let next = self.decided.next();
+            let Some((_, mutation)) = self.window.remove(&next) else {
+                // Decided, and not there.
+                return self.distrust(Untrusted::Hole(next));
+            };
+            self.run_bytes += mutation.body_bytes();
+            self.run.push(mutation);
+            self.decided = next;
+        }
+        if self.window.len() > UNDECIDED_MAX {
+            self.distrust(Untrusted::Undecided(self.decided));
+        }
+    }
+
+    /// The log voids what it has from `from` on.
+    pub fn truncate(&mut self, from: Decree) {
+        if from <= self.decided {
+            return self.distrust(Untrusted::Voided(from));
+        }
+        self.window.split_off(&from);
+        self.lost.split_off(&from);
+        self.gap = None;
+        self.known.0 = self.known.0.min(from.prev());
+    }
+
+    /// The log lacks a record.
+    pub fn lost(&mut self, decree: Decree, position: u64) {
+        if decree > self.decided {
+            self.window.remove(&decree);
+            self.lost.insert(decree, position);
+        }
+    }
+
+    /// The log may lack anything here.
+    pub fn gap(&mut self, position: u64) {
+        self.gap.get_or_insert(position);
+    }
+
+    /// The log says how far it had the replica.
+    pub fn summary(&mut self, max: Decree, position: u64) {
+        self.gap = None;
+        if max > self.known.0 {
+            self.known = (max, position);
+        }
+    }
+
+    /// A run that is to be applied now; `None` while it may still grow.
+    pub fn full_run(&mut self) -> Option<Vec<Mutation>> {
+        let full = self.run.len() >= RUN_MUTATIONS || self.run_bytes >= RUN_BYTES;
+        full.then(|| self.take_run())
+    }
+
+    /// Whatever is to be applied.
+    pub fn take_run(&mut self) -> Vec<Mutation> {
+        self.run_bytes = 0;
+        std::mem::take(&mut self.run)
+    }
+
+    /// The log has ended. `tail` is where a power loss may have left anything, see
+    /// [`Opened::tail`](crate::log::Opened::tail).
+    ///
+    /// # Errors
+    /// [`Untrusted`]: something acknowledged is missing, or may be.
+    pub fn finish(mut self, tail: Option<u64>) -> Result<Recovered, Untrusted> {
+        if let Some(untrusted) = self.untrusted {
+            return Err(untrusted);
+        }
+        let mut undecided = Vec::new();
+        let mut end = self.decided;
+        while let Some((_, mutation)) = self.window.remove(&end.next()) {
+            end = mutation.decree;
+            undecided.push(mutation);
+        }
+        let forgiven = |position: u64| tail.is_some_and(|tail| position >= tail);
+        let beyond = self.window.values().map(|(position, _)| *position);
+        let mut missing: Vec<u64> =
+            self.lost.range(end.next()..).map(|(_, at)| *at).chain(beyond).collect();
+        if self.known.0 > end {
+            missing.push(self.known.1);
+        }
+        if !missing.is_empty() && !missing.iter().all(|position| forgiven(*position)) {
+            return Err(Untrusted::Hole(end.next()));
+        }
+        if let Some(position) = self.gap.filter(|position| !forgiven(*position)) {
+            return Err(Untrusted::Gap(position));
+        }
+        let void = !missing.is_empty() || self.gap.is_some();
+        Ok(Recovered {
+            ballot: self.ballot,
+            timestamp_us: self.timestamp_us,
+            undecided,
+            void_from: void.then(|| end.next()),
+        })
+    }
+
+    fn distrust(&mut self, why: Untrusted) {
+        self.untrusted.get_or_insert(why);
+        self.window.clear();
+        self.lost.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{RecordKey, RecordKind};
+    use crate::mutation::encode_body;
+    use bytes::BytesMut;
+
+    fn record(ballot: i64, decree: i64, committed: i64) -> Record {
+        let mutation = Mutation {
+            gpid: Gpid::new(1, 1),
+            ballot: Ballot(ballot),
+            decree: Decree(decree),
+            last_committed: Decree(committed),
+            timestamp_us: (1000 * decree + ballot) as u64,
+            requests: Vec::new(),
+        };
+        let mut payload = BytesMut::new();
+        encode_body(&mutation, &mut payload);
+        let key = RecordKey {
+            gpid: mutation.gpid,
+            ballot: mutation.ballot,
+            decree: mutation.decree,
+            kind: RecordKind::Mutation,
+        };
+        Record { key, position: 100 * decree as u64, payload: payload.freeze() }
+    }
+
+    fn recovery(applied: i64) -> Recovery {
+        Recovery::new(Gpid::new(1, 1), Decree(applied), Arc::new(CodeTable::default()))
+    }
+
+    fn fed(applied: i64, records: &[(i64, i64, i64)]) -> Recovery {
+        let mut recovery = recovery(applied);
+        for (ballot, decree, committed) in records {
+            recovery.record(&record(*ballot, *decree, *committed));
+        }
+        recovery
+    }
+
+    fn decrees(mutations: &[Mutation]) -> Vec<i64> {
+        mutations.iter().map(|mutation| mutation.decree.0).collect()
+    }
+
+    #[test]
+    fn decided_mutations_are_applied_and_the_rest_is_kept() {
+        let mut recovery = fed(1, &[(1, 1, 0), (1, 2, 1), (1, 3, 2), (1, 4, 2), (1, 5, 3)]);
+        assert_eq!(recovery.full_run(), None);
+        assert_eq!(decrees(&recovery.take_run()), [2, 3]);
+        let recovered = recovery.finish(None).unwrap();
+        assert_eq!(decrees(&recovered.undecided), [4, 5]);
+        assert_eq!((recovered.ballot, recovered.timestamp_us), (Ballot(1), 5001));
+        assert_eq!(recovered.void_from, None);
+    }
+
+    #[test]
+    fn a_later_primary_replaces_what_was_not_decided() {
+        let log = [(1, 1, 0), (1, 2, 0), (1, 3, 0), (2, 2, 1), (2, 3, 1)];
+        let recovered = fed(0, &log).finish(None).unwrap();
+        let ballots: Vec<_> =
+            recovered.undecided.iter().map(|m| (m.decree.0, m.ballot.0)).collect();
+        assert_eq!(ballots, [(2, 2), (3, 2)]);
+        let recovered = fed(0, &[(1, 1, 0), (1, 2, 0), (1, 3, 0), (2, 2, 1)]).finish(None).unwrap();
+        assert_eq!(decrees(&recovered.undecided), [2], "the old 3 was never the group's");
+    }
+
+    #[test]
+    fn a_hole_is_a_loss() {
+        let hole = Err(Untrusted::Hole(Decree(2)));
+        assert_eq!(fed(0, &[(1, 1, 0), (1, 3, 1)]).finish(None), hole);
+        assert_eq!(fed(0, &[(1, 1, 0), (1, 3, 2)]).finish(Some(0)), hole, "decided");
+        assert_eq!(fed(1, &[(1, 3, 1)]).finish(None), hole, "collected too early");
+        let mut named = fed(0, &[(1, 1, 0)]);
+        named.lost(Decree(2), 200);
+        assert_eq!(named.finish(None), hole);
+        let mut known = fed(0, &[(1, 1, 0)]);
+        known.summary(Decree(2), 999);
+        assert_eq!(known.finish(None), hole);
+    }
+
+    #[test]
+    fn a_hole_where_nothing_was_durable_ends_the_log() {
+        let mut torn = fed(0, &[(1, 1, 0)]);
+        torn.lost(Decree(2), 200);
+        torn.record(&record(1, 3, 0));
+        let recovered = torn.finish(Some(150)).unwrap();
+        assert_eq!(decrees(&recovered.undecided), [1]);
+        assert_eq!(recovered.void_from, Some(Decree(2)));
+        let mut durable = fed(0, &[(1, 1, 0)]);
+        durable.lost(Decree(2), 200);
+        assert_eq!(durable.finish(Some(250)), Err(Untrusted::Hole(Decree(2))));
+    }
+
+    #[test]
+    fn what_was_voided_does_not_come_back() {
+        let mut recovery = fed(0, &[(1, 1, 0), (1, 2, 0)]);
+        recovery.lost(Decree(3), 300);
+        recovery.record(&record(1, 4, 0));
+        recovery.truncate(Decree(3));
+        recovery.record(&record(2, 3, 2));
+        let recovered = recovery.finish(None).unwrap();
+        assert_eq!(decrees(&recovered.undecided), [3]);
+        let mut wrong = fed(0, &[(1, 1, 0), (1, 2, 1)]);
+        wrong.truncate(Decree(1));
+        assert_eq!(wrong.finish(None), Err(Untrusted::Voided(Decree(1))));
+    }
+
+    #[test]
+    fn a_gap_clears_who_is_seen_behind_it() {
+        let mut silent = fed(0, &[(1, 1, 0)]);
+        silent.gap(150);
+        assert_eq!(silent.finish(None), Err(Untrusted::Gap(150)));
+        let mut seen = fed(0, &[(1, 1, 0)]);
+        seen.gap(150);
+        seen.record(&record(1, 2, 1));
+        assert!(seen.finish(None).is_ok());
+        let mut summed = fed(0, &[(1, 1, 0)]);
+        summed.gap(150);
+        summed.summary(Decree(1), 500);
+        assert!(summed.finish(None).is_ok());
+        let mut torn = fed(0, &[(1, 1, 0)]);
+        torn.gap(150);
+        assert_eq!(torn.finish(Some(150)).unwrap().void_from, Some(Decree(2)));
+    }
+
+    #[test]
+    fn a_lost_record_that_was_replaced_or_applied_does_no_harm() {
+        let mut applied = recovery(5);
+        applied.lost(Decree(4), 400);
+        assert!(applied.finish(None).is_ok());
+        let mut again = fed(0, &[(1, 1, 0)]);
+        again.lost(Decree(2), 200);
+        again.record(&record(2, 2, 1));
+        assert_eq!(decrees(&again.finish(None).unwrap().undecided), [2]);
+        let mut newer = fed(0, &[(1, 1, 0), (1, 2, 0)]);
+        newer.lost(Decree(2), 300);
+        assert_eq!(newer.finish(None), Err(Untrusted::Hole(Decree(2))), "content of old ballot");
+    }
+
+    #[test]
+    fn runs_are_bounded() {
+        let mut recovery = recovery(0);
+        for decree in 1..=RUN_MUTATIONS as i64 {
+            recovery.record(&record(1, decree, decree - 1));
+            assert_eq!(recovery.full_run(), None);
+        }
+        recovery.record(&record(1, RUN_MUTATIONS as i64 + 1, RUN_MUTATIONS as i64));
+        assert_eq!(recovery.full_run().unwrap().len(), RUN_MUTATIONS);
+    }
+}
