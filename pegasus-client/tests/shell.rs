@@ -12,6 +12,7 @@ use dsn_rpc::RpcOptions;
 use fake::{Server, World};
 use serde_json::{Value, json};
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What a run of the shell left.
@@ -132,11 +133,9 @@ fn create_waits_and_says_what_for() {
 }
 
 /// The meta server itself, without a replica server.
-fn real_meta(name: &str) -> Server {
+fn real_meta(data_dir: PathBuf) -> Server {
     let mut addr = fake::own_host();
     addr.set_port(34601);
-    let data_dir =
-        std::env::temp_dir().join(format!("pegasus-shell-{name}-{}", std::process::id()));
     let options = MetaAppOptions {
         listen: addr,
         data_dir,
@@ -150,9 +149,15 @@ fn real_meta(name: &str) -> Server {
     Server::from((addr, fake::start_node(app)))
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test clears up behind a server that has ended")]
+fn remove(dir: &Path) {
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
 #[test]
 fn a_meta_server_without_replica_servers_explains_itself() {
-    let meta = real_meta("alone");
+    let dir = std::env::temp_dir().join(format!("pegasus-shell-{}", std::process::id()));
+    let meta = real_meta(dir.clone());
     let run = |words: &[&str]| shell(&meta, words, "");
     let ran = run(&["cluster_info"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
@@ -170,6 +175,8 @@ fn a_meta_server_without_replica_servers_explains_itself() {
     }
     let ran = run(&["recall", "5"]);
     assert!(ran.code == 1 && ran.err.contains("app id 5"), "{}", ran.err);
+    drop(meta);
+    remove(&dir);
 }
 
 #[test]

@@ -165,7 +165,7 @@ pub enum ClusterCommand {
     },
     /// Show facts about the cluster.
     ClusterInfo,
-    /// Show what servers run.
+    /// Show the versions of servers.
     ServerInfo(ServersArgs),
     /// Run a command on servers; `remote_command help` lists what they know.
     RemoteCommand {
@@ -421,4 +421,45 @@ pub struct TableScanArgs {
     /// Only sort keys that match.
     #[arg(long = "sort-key", value_name = "KIND:TEXT", value_parser = filter)]
     pub sort_key_filter: Option<Filter>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use pegasus_client::schema::rrdb::CasCheckType;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        Line::command().debug_assert();
+    }
+
+    #[test]
+    fn the_forms_that_scripts_use_are_understood() {
+        let parse = |words: &str| {
+            let words = format!("pegasus-shell --meta a:1,b:2 {words}");
+            Cli::try_parse_from(words.split(' ')).unwrap()
+        };
+        let cli = parse("create temp --partitions 8 --replicas 1 --if-not-exists --wait 60");
+        assert_eq!(cli.meta, ["a:1", "b:2"]);
+        let Some(Command::Table(TableCommand::Create(create))) = cli.command else { panic!() };
+        assert_eq!((create.partitions, create.replicas, create.wait), (8, 1, Some(60)));
+        assert!(create.if_not_exists && create.envs.is_empty());
+        let cli = parse("create temp -p 4 -r 3 -e a.b=c -e d=e=f");
+        let Some(Command::Table(TableCommand::Create(create))) = cli.command else { panic!() };
+        assert_eq!(create.envs[1], ("d".to_owned(), "e=f".to_owned()));
+        let cli = parse("check_and_set temp hk -c a -t int_less -o -5 -s b -v x --ttl 9");
+        let Some(Command::Record(RecordCommand::CheckAndSet(args))) = cli.command else { panic!() };
+        assert_eq!(args.check_type.kind(), CasCheckType::ValueIntLess);
+        assert_eq!((args.operand.as_ref(), args.ttl), (&b"-5"[..], 9));
+        let cli = parse("remote_command -t meta-server fault -x --y");
+        let Some(Command::Cluster(ClusterCommand::RemoteCommand { servers, arguments, .. })) =
+            cli.command
+        else {
+            panic!()
+        };
+        assert_eq!((servers.kind, arguments.len()), (ServerType::MetaServer, 2));
+        assert!(Cli::try_parse_from(["pegasus-shell", "ls"]).is_err(), "--meta is needed");
+    }
 }

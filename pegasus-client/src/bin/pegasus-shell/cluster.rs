@@ -20,7 +20,7 @@ pub fn run(shell: &mut Shell, command: ClusterCommand) -> anyhow::Result<()> {
             let facts = facts.into_iter().map(|(name, value)| (name, Value::String(value)));
             Ok(shell.out.pairs(facts)?)
         }
-        ClusterCommand::ServerInfo(servers) => remote(shell, &servers, "server-info", &[]),
+        ClusterCommand::ServerInfo(servers) => remote(shell, &servers, "version", &[]),
         ClusterCommand::RemoteCommand { servers, command, arguments } => {
             remote(shell, &servers, &command, &arguments)
         }
