@@ -141,7 +141,31 @@ impl Admin {
         };
         let answer: CreateAppResponse =
             self.ask(&codes::RPC_CM_CREATE_APP, request, Kind::Write)?;
+        if answer.err == ErrorCode::InvalidParameters && spec.if_not_exists {
+            return self.settle_for(spec);
+        }
         refused(answer.err, &spec.name, answer.appid)
+    }
+
+    /// The table that is there already will do if its counts are those wanted; its envs may have been changed.
+    fn settle_for(&self, spec: &TableSpec) -> Outcome<i32> {
+        let tables = self.list_tables(AppStatus::Available)?;
+        let code = ErrorCode::InvalidParameters;
+        match tables.iter().find(|info| info.app_name == spec.name) {
+            Some(info)
+                if info.partition_count == spec.partitions
+                    && info.max_replica_count == spec.replicas =>
+            {
+                Ok(info.app_id)
+            }
+            Some(info) => {
+                let (partitions, replicas) = (info.partition_count, info.max_replica_count);
+                let hint =
+                    format!("it exists, with {partitions} partitions of {replicas} replicas");
+                Err(about(Reason::Hinted(code, hint), &spec.name))
+            }
+            None => Err(about(Reason::Refused(code), &spec.name)),
+        }
     }
 
     /// Drops a table; it can be recalled for `reserve` (the server's default when `None`).

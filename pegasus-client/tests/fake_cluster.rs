@@ -546,6 +546,22 @@ fn create_waits_for_servers_and_for_primaries() {
 }
 
 #[test]
+fn a_table_with_the_wanted_counts_is_settled_for() {
+    let c = cluster();
+    let admin = c.table.client().admin();
+    let mut spec = TableSpec { name: TABLE.to_owned(), partitions: 4, ..spec(1) };
+    assert_eq!(admin.create_table(&spec).unwrap(), 7);
+    c.world.edit(|state| state.tables.get_mut(TABLE).unwrap().has_changed_envs = true);
+    assert_eq!(admin.create_table(&spec).unwrap(), 7, "its envs do not matter");
+    spec.partitions = 8;
+    let error = admin.create_and_wait(&spec, Duration::from_secs(60), |_| {}).unwrap_err();
+    assert!(error.to_string().contains("4 partitions of 1 replicas"), "{error}");
+    spec.if_not_exists = false;
+    let error = admin.create_table(&spec).unwrap_err();
+    assert_eq!(error.reason, Reason::Refused(ErrorCode::AppExist));
+}
+
+#[test]
 fn create_does_not_wait_in_vain() {
     let world = World::default();
     let meta = Server::meta(&world);

@@ -14,10 +14,10 @@ use dsn_core::exec::{Addr, Ctx, WorkerConfig};
 use dsn_core::node::{Node, NodeParts};
 use dsn_core::stage::{Layout, StagePlan};
 use dsn_replication::wire::admin::{
-    Command, CreateAppRequest, CreateAppResponse, ListNodesRequest, ListNodesResponse, NodeInfo,
+    Command, CreateAppRequest, CreateAppResponse, ListAppsRequest, ListAppsResponse, ListNodesRequest, ListNodesResponse, NodeInfo,
     NodeStatus,
 };
-use dsn_replication::wire::config::{PartitionConfiguration, QueryCfgRequest, QueryCfgResponse};
+use dsn_replication::wire::config::{AppInfo, AppStatus, PartitionConfiguration, QueryCfgRequest, QueryCfgResponse};
 use dsn_rpc::address::RpcAddress;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
@@ -55,6 +55,8 @@ pub struct FakeTable {
     pub app_id: i32,
     pub ballot: i64,
     pub primaries: Vec<Option<SocketAddr>>,
+    /// Whether somebody has set an env since it was made.
+    pub has_changed_envs: bool,
 }
 
 /// A scan under way.
@@ -91,7 +93,7 @@ impl World {
     /// A table whose partitions are on the given servers in turn.
     pub fn add_table(&self, name: &str, app_id: i32, partitions: usize, servers: &[&Server]) {
         let primaries = (0..partitions).map(|i| Some(servers[i % servers.len()].addr)).collect();
-        let table = FakeTable { app_id, ballot: 3, primaries };
+        let table = FakeTable { app_id, ballot: 3, primaries, has_changed_envs: false };
         self.edit(|state| state.tables.insert(name.to_owned(), table));
     }
 
@@ -332,9 +334,12 @@ fn meta_services(world: &World, me: Me) -> ServiceTable {
             return answer(ErrorCode::ForwardToOthers, 0);
         }
         if let Some(table) = state.tables.get(&request.app_name) {
-            return match request.options.success_if_exist {
-                true => answer(ErrorCode::Ok, table.app_id),
-                false => answer(ErrorCode::AppExist, 0),
+            let is_same = table.primaries.len() == request.options.partition_count as usize
+                && table.has_changed_envs == request.options.envs.contains_key("changed");
+            return match (request.options.success_if_exist, is_same) {
+                (true, true) => answer(ErrorCode::Ok, table.app_id),
+                (true, false) => answer(ErrorCode::InvalidParameters, 0),
+                (false, _) => answer(ErrorCode::AppExist, 0),
             };
         }
         if state.nodes.len() < request.options.replica_count as usize {
@@ -342,8 +347,21 @@ fn meta_services(world: &World, me: Me) -> ServiceTable {
         }
         let app_id = 1 + state.tables.len() as i32;
         let primaries = vec![None; request.options.partition_count as usize];
-        state.tables.insert(request.app_name, FakeTable { app_id, ballot: 1, primaries });
+        let table = FakeTable { app_id, ballot: 1, primaries, has_changed_envs: false };
+        state.tables.insert(request.app_name, table);
         answer(ErrorCode::Ok, app_id)
+    });
+    let code = &codes::RPC_CM_LIST_APPS;
+    on(&mut table, world, &me, code, |state, _, _: ListAppsRequest| {
+        let infos = state.tables.iter().map(|(name, table)| AppInfo {
+            status: AppStatus::Available,
+            app_name: name.clone(),
+            app_id: table.app_id,
+            partition_count: table.primaries.len() as i32,
+            max_replica_count: 1,
+            ..AppInfo::default()
+        });
+        ListAppsResponse { err: ErrorCode::Ok, infos: infos.collect(), hint_message: None }
     });
     let code = &codes::RPC_CM_LIST_NODES;
     on(&mut table, world, &me, code, |state, _, _: ListNodesRequest| {
