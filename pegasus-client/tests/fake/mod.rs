@@ -14,10 +14,12 @@ use dsn_core::exec::{Addr, Ctx, WorkerConfig};
 use dsn_core::node::{Node, NodeParts};
 use dsn_core::stage::{Layout, StagePlan};
 use dsn_replication::wire::admin::{
-    Command, CreateAppRequest, CreateAppResponse, ListAppsRequest, ListAppsResponse, ListNodesRequest, ListNodesResponse, NodeInfo,
-    NodeStatus,
+    Command, CreateAppRequest, CreateAppResponse, ListAppsRequest, ListAppsResponse,
+    ListNodesRequest, ListNodesResponse, NodeInfo, NodeStatus,
 };
-use dsn_replication::wire::config::{AppInfo, AppStatus, PartitionConfiguration, QueryCfgRequest, QueryCfgResponse};
+use dsn_replication::wire::config::{
+    AppInfo, AppStatus, PartitionConfiguration, QueryCfgRequest, QueryCfgResponse,
+};
 use dsn_rpc::address::RpcAddress;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
