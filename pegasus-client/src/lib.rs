@@ -25,3 +25,8 @@ pub use ops::{Check, Checked, Found, Kind, MultiGet, Ttl};
 pub use options::ClientOptions;
 pub use pending::Pending;
 pub use scanner::{ScanOptions, Scanner};
+
+/// The page of the library; its code is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/client.md")]
+struct ClientPage;
