@@ -9,6 +9,7 @@ use dsn_core::time::Mono;
 use dsn_rpc::{Rpc, RpcOptions, ServiceTable};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use crate::core::ClientCore;
@@ -21,7 +22,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// operation has.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
-type Slot = Arc<Mutex<Option<Addr<ClientCore>>>>;
+type Slot = Arc<Mutex<Option<(Addr<ClientCore>, ThreadId)>>>;
 
 struct ClientApp {
     options: ClientOptions,
@@ -34,7 +35,7 @@ impl ServiceApp for ClientApp {
         Rpc::start(ctx, rpc, ServiceTable::new());
         let options = self.options.clone();
         let core = ctx.spawn_here(|_, me| ClientCore::new(me, options));
-        *self.slot.lock() = Some(core);
+        *self.slot.lock() = Some((core, std::thread::current().id()));
         Ok(())
     }
 }
@@ -45,6 +46,8 @@ pub(crate) struct Embedded {
     node: Option<NativeNode>,
     handle: Handle,
     core: Addr<ClientCore>,
+    /// The worker's thread.
+    thread: ThreadId,
     clock: NativeClock,
 }
 
@@ -68,9 +71,10 @@ impl Embedded {
         // One thread for all that may block: resolving names.
         let pools = [("client".to_owned(), 1)];
         let node = NativeNode::start(node, &pools, clock, Box::new(move || Box::new(app)))?;
-        let core = slot.lock().take().ok_or_else(|| AppError("no client core".to_owned()))?;
+        let (core, thread) =
+            slot.lock().take().ok_or_else(|| AppError("no client core".to_owned()))?;
         let handle = node.handle();
-        Ok(Self { node: Some(node), handle, core, clock })
+        Ok(Self { node: Some(node), handle, core, thread, clock })
     }
 
     pub(crate) fn handle(&self) -> &Handle {
@@ -101,7 +105,9 @@ impl Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         if let Some(node) = self.node.take() {
-            node.shutdown(END_TIMEOUT);
+            // A closure that held the last clone ends the thread that it runs on: it cannot wait for that.
+            let own = std::thread::current().id() == self.thread;
+            node.shutdown(if own { Duration::ZERO } else { END_TIMEOUT });
         }
     }
 }

@@ -503,6 +503,19 @@ fn what_is_under_way_when_the_client_ends_is_told_so() {
     assert!(error.reason == Reason::Closed && error.is_ambiguous(), "{error}");
 }
 
+#[test]
+fn a_closure_may_end_its_client() {
+    let c = cluster();
+    let (tell, told) = channel();
+    let table = c.table;
+    let reading = table.start_get(b"h", b"s");
+    reading.then(move |outcome| {
+        drop(table);
+        tell.send(outcome).unwrap();
+    });
+    assert_eq!(told.recv().unwrap(), Ok(None));
+}
+
 fn spec(replicas: i32) -> TableSpec {
     TableSpec {
         name: "made".to_owned(),
