@@ -191,7 +191,7 @@ impl ClientCore {
             to,
             code,
             body,
-            kind: if again { Kind::RangeRead } else { kind },
+            kind: if again { Kind::Read } else { kind },
             begun,
             deadline: begun + timeout.unwrap_or(self.options.timeout),
             attempts: 0,

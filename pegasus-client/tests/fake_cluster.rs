@@ -164,6 +164,19 @@ fn a_write_without_answer_is_ambiguous_and_not_repeated() {
 }
 
 #[test]
+fn a_client_that_is_told_to_repeats_writes_without_answer() {
+    let c = cluster();
+    let (key, _) = Cluster::keys();
+    let mut options = c.table.client().options();
+    options.retry_ambiguous_writes = true;
+    let table = PegasusClient::with_options(options).unwrap().table(TABLE);
+    c.world.appoint(&c.a, &INCR, Fault::DoneSilently);
+    c.world.appoint(&c.a, &INCR, Fault::Refuse(ErrorCode::NotEnoughMember));
+    assert_eq!(table.incr(&key, b"n", 1).unwrap(), 2, "it is counted twice");
+    assert_eq!(c.world.seen(&c.a, &INCR), 3);
+}
+
+#[test]
 fn a_write_on_a_lost_connection_is_ambiguous() {
     let c = cluster();
     let (key, _) = Cluster::keys();
