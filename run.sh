@@ -113,10 +113,10 @@ start_instance() { # NAME
     echo $! >"$dir/pid"
   )
   local tries
-  for tries in $(seq 100); do
+  for tries in $(seq 300); do
+    sleep 0.1
     alive "$name" || { tail -n 20 "$dir/stderr" >&2; die "$name did not start; its output is in $dir"; }
     (exec 3<>"/dev/tcp/127.0.0.1/$(port_of "$name")") 2>/dev/null && { say "$name runs (pid $(cat "$dir/pid"), port $(port_of "$name"))"; return; }
-    sleep 0.1
   done
   die "$name does not listen on port $(port_of "$name"); its output is in $dir"
 }
@@ -205,6 +205,7 @@ running_onebox() { [ -d "$ONEBOX" ] || die "no onebox in $ONEBOX; start one with
 
 run_tests() {
   ensure_tools
+  python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
   cd "$ROOT"
   cargo fmt --all --check
   cargo build --release --locked --workspace --bins

@@ -89,6 +89,16 @@ impl ReadGate {
         self.word.store(((ballot.0 as u64) << 16) | ready | status, Ordering::Release);
     }
 
+    /// Status last published.
+    pub fn status(&self) -> PartitionStatus {
+        PartitionStatus::from((self.word.load(Ordering::Acquire) & 0xff) as i32)
+    }
+
+    /// Ballot last published.
+    pub fn ballot(&self) -> Ballot {
+        Ballot((self.word.load(Ordering::Acquire) >> 16) as i64)
+    }
+
     /// Owner: which keys are this partition's, `partition_count - 1`; [`ANY_HASH`] for no check, below 0 while the
     /// count is being switched.
     pub fn set_partition_version(&self, version: i32) {

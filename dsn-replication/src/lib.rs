@@ -22,6 +22,7 @@ pub mod placement;
 pub mod reads;
 pub mod replica;
 pub mod state_machine;
+pub mod stub;
 pub mod testing;
 pub mod wire;
 pub mod worker_log;

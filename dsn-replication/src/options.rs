@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dsn_core::config::ConfigSchema;
+use dsn_core::config::{ConfigSchema, Size};
 
 dsn_core::choice! {
     /// How much the meta server does of itself.
@@ -17,6 +17,18 @@ dsn_core::choice! {
         Steady = "steady" | "fl_steady",
         /// Repairs, balances, and deletes what is left over.
         Lively = "lively" | "fl_lively",
+    }
+}
+
+dsn_core::choice! {
+    /// What the acknowledgement of a write rests on.
+    pub enum LogDurability {
+        /// The page cache.
+        Os = "os",
+        /// A sync, shared with other writes.
+        GroupSync = "group_sync",
+        /// The page cache, synced now and then.
+        IntervalSync = "interval_sync",
     }
 }
 
@@ -40,6 +52,23 @@ dsn_core::options! {
         lb_interval_ms: u32 = 10_000, in 100..=3_600_000;
         /// Fewest members that a group must have to accept writes; 0: one of two, else more than half.
         mutation_2pc_min_replica_count: u32 = 2, in 0..=16;
+        /// Mutations of a partition that may be under way; later writes gather into larger ones.
+        staleness_for_commit: u32 = 20, in 1..=4_000;
+        /// Whether every write is a mutation of its own.
+        batch_write_disabled: bool = false;
+        /// Largest write a client may send; 0 for no limit.
+        max_allowed_write_size: Size = Size::mib(1);
+        /// Bytes of writes of one partition that may wait for their turn.
+        max_queued_write_bytes: Size = Size::mib(64), in Size::mib(1)..=Size::gib(1);
+        /// Seconds between two checkpoints of a replica (the original: 300).
+        checkpoint_interval_seconds: u32 = 300, in 1..=86_400;
+        /// What the acknowledgement of a write rests on. `os`: the log was written (survives the end of the process);
+        /// `group_sync`: it was synced (survives a power loss); `interval_sync`: like `os`, and synced periodically.
+        log_durability: LogDurability = LogDurability::Os;
+        /// Milliseconds between two syncs of the log with `interval_sync`.
+        log_sync_interval_ms: u32 = 1_000, in 1..=3_600_000;
+        /// Size of a file of the mutation log.
+        log_private_file_size_mb: u32 = 32, in 1..=4_096;
     }
 }
 

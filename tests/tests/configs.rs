@@ -4,20 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use dsn_core::config::{
-    AppOptions, Config, ConfigSchema, Loader, Variables, core_schema, reference,
-};
+use dsn_core::config::{AppOptions, Config, Loader, Variables, reference};
 use dsn_replication::options::MetaServerOptions;
-use dsn_rpc::RpcOptions;
-use pegasus_server::options::StorageOptions;
-
-/// Every section of every crate.
-fn schema() -> ConfigSchema {
-    core_schema()
-        .section::<RpcOptions>()
-        .merge(&dsn_replication::options::schema())
-        .section::<StorageOptions>()
-}
+use pegasus_server::program::schema;
 
 fn configs() -> PathBuf {
     // Asked when the test runs: clones of the repository may share what they compile.

@@ -1,0 +1,160 @@
+//! The directories of a server's replicas: `<data_dir>/replica/reps/<app_id>.<index>.<app_type>/`.
+//!
+//! ```text
+//! .app-info    the table (magic number and thrift JSON, as Pegasus writes it)
+//! .init-info   where the replica begins: {"crc","magic","init_ballot","init_durable_decree","init_offset_in_private_log"}
+//! data/        the state machine's files
+//! ```
+//! A directory that cannot be opened is renamed to `<name>.<unix_us>.err`, one that is no longer wanted to
+//! `<name>.<unix_us>.gar`. The mutation log of a data directory is `<data_dir>/replica/log/`.
+
+use crate::dirs::create_dir_durable;
+use crate::wire::app_info_file;
+use crate::wire::config::AppInfo;
+use bytes::Bytes;
+use dsn_core::disk::{Disk, read_file, write_file_durable};
+use dsn_rpc::gpid::Gpid;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
+
+const MAGIC: u32 = 0xdead_beef;
+
+/// Where a replica begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitInfo {
+    crc: u32,
+    magic: u32,
+    /// Ballot at its creation.
+    pub init_ballot: i64,
+    /// Decree of the checkpoint it was made from.
+    pub init_durable_decree: i64,
+    /// Records of the log before this position belong to a former replica of the partition.
+    pub init_offset_in_private_log: u64,
+}
+
+impl InitInfo {
+    /// For a replica that begins at `offset` of the log.
+    #[must_use]
+    pub fn new(ballot: i64, decree: i64, offset: u64) -> Self {
+        let mut info = Self {
+            crc: 0,
+            magic: MAGIC,
+            init_ballot: ballot,
+            init_durable_decree: decree,
+            init_offset_in_private_log: offset,
+        };
+        info.crc = info.checksum();
+        info
+    }
+
+    fn checksum(&self) -> u32 {
+        let mut bytes = Vec::with_capacity(28);
+        bytes.extend_from_slice(&self.magic.to_le_bytes());
+        bytes.extend_from_slice(&self.init_ballot.to_le_bytes());
+        bytes.extend_from_slice(&self.init_durable_decree.to_le_bytes());
+        bytes.extend_from_slice(&self.init_offset_in_private_log.to_le_bytes());
+        crc32c::crc32c(&bytes)
+    }
+}
+
+/// Directory of all replicas of a data directory.
+#[must_use]
+pub fn replicas_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("replica").join("reps")
+}
+
+/// Directory of the mutation log of a data directory.
+#[must_use]
+pub fn log_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("replica").join("log")
+}
+
+/// Directory of one replica.
+#[must_use]
+pub fn replica_dir(data_dir: &Path, gpid: Gpid, app_type: &str) -> PathBuf {
+    let name = format!("{}.{}.{app_type}", gpid.app_id, gpid.partition_index);
+    replicas_dir(data_dir).join(name)
+}
+
+/// The partition of a directory name of this app type; `None` for everything else.
+#[must_use]
+pub fn parse_name(name: &str, app_type: &str) -> Option<Gpid> {
+    let mut parts = name.splitn(3, '.');
+    let app_id: i32 = parts.next()?.parse().ok()?;
+    let partition_index: i32 = parts.next()?.parse().ok()?;
+    let fits = parts.next()? == app_type && app_id > 0 && partition_index >= 0;
+    fits.then_some(Gpid { app_id, partition_index })
+}
+
+/// Writes what a new replica begins with.
+///
+/// # Errors
+/// Of the file system.
+pub fn create(disk: &dyn Disk, dir: &Path, info: &AppInfo, init: &InitInfo) -> io::Result<()> {
+    create_dir_durable(disk, dir)?;
+    let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
+    let json = serde_json::to_vec(init).map_err(|error| invalid(error.to_string()))?;
+    write_file_durable(disk, &dir.join(".init-info"), Bytes::from(json))?;
+    let app = app_info_file::encode(info).map_err(|error| invalid(error.to_string()))?;
+    write_file_durable(disk, &dir.join(".app-info"), app)
+}
+
+/// Reads what a replica began with.
+///
+/// # Errors
+/// Of the file system, or `InvalidData` for content that is none of ours.
+pub fn load(disk: &dyn Disk, dir: &Path) -> io::Result<(AppInfo, InitInfo)> {
+    let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
+    let app = read_file(disk, &dir.join(".app-info"))?;
+    let app = app_info_file::decode(&app).map_err(|error| invalid(error.to_string()))?;
+    let init = read_file(disk, &dir.join(".init-info"))?;
+    let init: InitInfo =
+        serde_json::from_slice(&init).map_err(|error| invalid(error.to_string()))?;
+    if init.magic != MAGIC || init.crc != init.checksum() {
+        return Err(invalid(".init-info: wrong checksum".to_owned()));
+    }
+    Ok((app, init))
+}
+
+/// Puts a directory aside under `suffix`; its name is free then.
+///
+/// # Errors
+/// Of the file system.
+pub fn put_aside(disk: &dyn Disk, dir: &Path, now_us: u64, suffix: &str) -> io::Result<PathBuf> {
+    let mut name = dir.as_os_str().to_owned();
+    name.push(format!(".{now_us}.{suffix}"));
+    let aside = PathBuf::from(name);
+    disk.rename(dir, &aside)?;
+    disk.sync_dir(dir.parent().unwrap_or(Path::new(".")))?;
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_and_others_are_not() {
+        let gpid = Gpid { app_id: 2, partition_index: 7 };
+        let dir = replica_dir(Path::new("d"), gpid, "pegasus");
+        let name = dir.file_name().unwrap().to_str().unwrap();
+        assert_eq!(parse_name(name, "pegasus"), Some(gpid));
+        for other in ["2.7.counter", "2.7.pegasus.123.err", "x.7.pegasus", "2.-1.pegasus", "2.7"] {
+            assert_eq!(parse_name(other, "pegasus"), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_checksum_covers_every_number() {
+        let good = InitInfo::new(1, 2, 3);
+        assert_eq!(good.crc, good.checksum());
+        for bad in [
+            InitInfo { init_ballot: 9, ..good },
+            InitInfo { init_durable_decree: 9, ..good },
+            InitInfo { init_offset_in_private_log: 9, ..good },
+        ] {
+            assert_ne!(bad.crc, bad.checksum());
+        }
+    }
+}

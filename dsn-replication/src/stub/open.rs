@@ -1,0 +1,226 @@
+//! Opening everything that a data directory holds after a restart: state machines, then the log, which feeds them.
+//!
+//! Mutations come in log order and are applied as they come, in runs. Decrees are dense, so a missing one shows by
+//! itself: its replica is put aside, the others serve. What is missing in the unsynced tail of a log under group sync
+//! was never acknowledged; there the replica simply ends before it.
+
+use super::layout;
+use crate::ids::Decree;
+use crate::log::{LogOptions, Record, ReplaySink, ReplicaStart, SharedLog};
+use crate::mutation::{CodeTable, Mutation};
+use crate::replica::recovery::{Recovered, Recovery};
+use crate::state_machine::{
+    AppError, ApplyMode, OpenArgs, Replies, StateMachine, StateMachineFactory,
+};
+use crate::wire::config::AppInfo;
+use dsn_core::exec::BlockingCtx;
+use dsn_core::hash::mix64;
+use dsn_rpc::gpid::Gpid;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A replica whose state machine has everything its log has.
+pub struct Opened {
+    /// The partition.
+    pub gpid: Gpid,
+    /// The table.
+    pub info: AppInfo,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its state.
+    pub machine: Arc<dyn StateMachine>,
+    /// What its log has beyond that.
+    pub recovered: Recovered,
+}
+
+/// What a data directory holds.
+pub struct OpenedDir {
+    /// Its log.
+    pub log: Arc<SharedLog>,
+    /// Its replicas.
+    pub replicas: Vec<Opened>,
+    /// Replicas put aside, and why.
+    pub put_aside: Vec<(Gpid, String)>,
+}
+
+/// One replica being fed.
+struct Feed {
+    gpid: Gpid,
+    info: AppInfo,
+    dir: PathBuf,
+    machine: Arc<dyn StateMachine>,
+    floor: u64,
+    recovery: Recovery,
+    broken: Option<String>,
+}
+
+impl Feed {
+    fn apply(&mut self, run: &[Mutation]) {
+        if run.is_empty() || self.broken.is_some() {
+            return;
+        }
+        let mut replies = Replies::new(false);
+        if let Err(error) = self.machine.apply(run, ApplyMode::Blocking, &mut replies) {
+            self.broken = Some(error.to_string());
+        }
+    }
+}
+
+#[derive(Default)]
+struct Feeds {
+    feeds: BTreeMap<Gpid, Feed>,
+}
+
+impl Feeds {
+    fn with(&mut self, gpid: Gpid, position: u64, f: impl FnOnce(&mut Recovery)) {
+        if let Some(feed) = self.feeds.get_mut(&gpid)
+            && position >= feed.floor
+        {
+            f(&mut feed.recovery);
+        }
+    }
+}
+
+impl ReplaySink for Feeds {
+    fn record(&mut self, record: Record) {
+        let Some(feed) = self.feeds.get_mut(&record.key.gpid) else { return };
+        feed.recovery.record(&record);
+        if let Some(run) = feed.recovery.full_run() {
+            feed.apply(&run);
+        }
+    }
+
+    fn truncate(&mut self, gpid: Gpid, from: Decree) {
+        self.with(gpid, u64::MAX, |recovery| recovery.truncate(from));
+    }
+
+    fn lost(&mut self, gpid: Gpid, decree: Decree, position: u64) {
+        self.with(gpid, position, |recovery| recovery.lost(decree, position));
+    }
+
+    fn gap(&mut self, position: u64) {
+        tracing::error!(position, "records of the mutation log may be missing");
+        for feed in self.feeds.values_mut().filter(|feed| position >= feed.floor) {
+            feed.recovery.gap(position);
+        }
+    }
+
+    fn summary(&mut self, gpid: Gpid, max: Decree, position: u64) {
+        self.with(gpid, position, |recovery| recovery.summary(max, position));
+    }
+}
+
+/// Opens the log and every replica below `data_dir`. A replica that cannot be opened is put aside.
+///
+/// # Errors
+/// When the directory or its log cannot be used at all.
+pub fn open_dir(
+    job: &BlockingCtx<'_>,
+    factory: &dyn StateMachineFactory,
+    data_dir: &Path,
+    options: &LogOptions,
+) -> Result<OpenedDir, String> {
+    let disk = job.disk();
+    let now_us = job.wall().unix_micros();
+    let base = layout::replicas_dir(data_dir);
+    crate::dirs::create_dir_durable(&**disk, &base)
+        .map_err(|error| format!("{}: {error}", base.display()))?;
+    let log_dir = layout::log_dir(data_dir);
+    crate::dirs::create_dir_durable(&**disk, &log_dir)
+        .map_err(|error| format!("{}: {error}", log_dir.display()))?;
+    let codes = Arc::new(CodeTable::new(factory.codes()));
+    let mut put_aside = Vec::new();
+    let mut feeds = BTreeMap::new();
+    let entries = disk.list(&base).map_err(|error| format!("{}: {error}", base.display()))?;
+    for entry in entries.into_iter().filter(|entry| entry.is_dir) {
+        let Some(gpid) = layout::parse_name(&entry.name, factory.app_type()) else { continue };
+        let dir = base.join(&entry.name);
+        match open_one(job, factory, gpid, &dir, &codes) {
+            Ok(feed) => drop(feeds.insert(gpid, feed)),
+            Err(reason) => put_aside.push((gpid, dir, reason)),
+        }
+    }
+    let starts: Vec<ReplicaStart> = feeds.values().map(start_of).collect();
+    let mut sink = Feeds { feeds };
+    let seed = mix64(now_us) ^ job.node().seed();
+    let opened = SharedLog::open(disk, &log_dir, options, (seed, now_us), &starts, &mut sink)
+        .map_err(|error| error.to_string())?;
+    let mut replicas = Vec::new();
+    for (gpid, mut feed) in sink.feeds {
+        let run = feed.recovery.take_run();
+        feed.apply(&run);
+        let Feed { info, dir, machine, recovery, broken, .. } = feed;
+        let recovered = recovery.finish(opened.tail).map_err(|error| error.to_string());
+        match broken.map_or(recovered, Err) {
+            Ok(recovered) => replicas.push(Opened { gpid, info, dir, machine, recovered }),
+            Err(reason) => {
+                machine.close(job);
+                opened.log.forget(gpid);
+                put_aside.push((gpid, dir, reason));
+            }
+        }
+    }
+    let put_aside = put_aside
+        .into_iter()
+        .map(|(gpid, dir, reason)| {
+            tracing::error!(%gpid, dir = %dir.display(), reason, "replica put aside");
+            if let Err(error) = layout::put_aside(&**disk, &dir, now_us, "err") {
+                tracing::error!(%gpid, %error, "its directory cannot be renamed");
+            }
+            (gpid, reason)
+        })
+        .collect();
+    Ok(OpenedDir { log: opened.log, replicas, put_aside })
+}
+
+fn start_of(feed: &Feed) -> ReplicaStart {
+    ReplicaStart {
+        gpid: feed.gpid,
+        applied: feed.machine.last_applied(),
+        durable: feed.machine.last_durable(),
+        floor: feed.floor,
+    }
+}
+
+fn open_one(
+    job: &BlockingCtx<'_>,
+    factory: &dyn StateMachineFactory,
+    gpid: Gpid,
+    dir: &Path,
+    codes: &Arc<CodeTable>,
+) -> Result<Feed, String> {
+    let (info, init) = layout::load(&**job.disk(), dir).map_err(|error| error.to_string())?;
+    let args = OpenArgs { dir, gpid, info: &info };
+    let machine = factory.open(job, &args).map_err(|error: AppError| error.to_string())?;
+    Ok(Feed {
+        gpid,
+        info,
+        dir: dir.to_owned(),
+        floor: init.init_offset_in_private_log,
+        recovery: Recovery::new(gpid, machine.last_applied(), codes.clone()),
+        machine,
+        broken: None,
+    })
+}
+
+/// Creates and opens a new, empty replica whose records will come after the present end of `log`.
+///
+/// # Errors
+/// In words.
+pub fn create_new(
+    job: &BlockingCtx<'_>,
+    factory: &dyn StateMachineFactory,
+    data_dir: &Path,
+    log: &SharedLog,
+    (gpid, info, ballot): (Gpid, &AppInfo, i64),
+) -> Result<Opened, String> {
+    let dir = layout::replica_dir(data_dir, gpid, factory.app_type());
+    let floor = log.end();
+    let init = layout::InitInfo::new(ballot, 0, floor);
+    layout::create(&**job.disk(), &dir, info, &init).map_err(|error| error.to_string())?;
+    let args = OpenArgs { dir: &dir, gpid, info };
+    let machine = factory.open(job, &args).map_err(|error| error.to_string())?;
+    log.register(gpid, Decree::ZERO, floor);
+    Ok(Opened { gpid, info: info.clone(), dir, machine, recovered: Recovered::default() })
+}

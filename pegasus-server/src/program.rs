@@ -1,0 +1,39 @@
+//! The program: its roles, its sections of the configuration, its codes.
+
+use crate::options::StorageOptions;
+use crate::replica_app::replica_app;
+use dsn_core::boot::Program;
+use dsn_core::config::{ConfigSchema, core_schema};
+use dsn_replication::meta::envs::EnvRules;
+use dsn_replication::meta::meta_app;
+use dsn_rpc::RpcOptions;
+use std::sync::Arc;
+
+/// Every section that may stand in a configuration of pegasus-server.
+pub fn schema() -> ConfigSchema {
+    core_schema()
+        .section::<RpcOptions>()
+        .merge(&dsn_replication::options::schema())
+        .section::<StorageOptions>()
+}
+
+/// pegasus-server.
+pub fn program() -> Program {
+    Program {
+        name: "pegasus-server",
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        schema: schema(),
+        codes: vec![
+            dsn_core::app::CODES,
+            dsn_rpc::CODES,
+            dsn_replication::codes::CODES,
+            dsn_replication::host::CODES,
+            dsn_replication::stub::CODES,
+            dsn_replication::worker_log::CODES,
+        ],
+        apps: vec![
+            ("meta", Arc::new(|instance| meta_app(instance, EnvRules::new()))),
+            ("replica", Arc::new(replica_app)),
+        ],
+    }
+}
