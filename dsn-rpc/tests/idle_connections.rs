@@ -1,5 +1,5 @@
-//! 10,000 connections that do nothing: what each costs. A process of its own, for its memory is measured; the other ends
-//! are in a second one, for descriptors are limited.
+//! 10,000 connections that do nothing: what each costs. A process of its own, for its memory is measured; the other
+//! ends are in a second one, for descriptors are limited.
 
 mod common;
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! .app-info    the table (magic number and thrift JSON, as Pegasus writes it)
-//! .init-info   where the replica begins: {"crc","magic","init_ballot","init_durable_decree","init_offset_in_private_log"}
+//! .init-info   where the replica begins, JSON: crc, magic, init_ballot, init_durable_decree,
+//!              init_offset_in_private_log
 //! data/        the state machine's files
 //! ```
 //! A directory that cannot be opened is renamed to `<name>.<unix_us>.err`, one that is no longer wanted to
