@@ -37,6 +37,16 @@ dsn_core::choice! {
     }
 }
 
+dsn_core::choice! {
+    /// How the block cache decides what to keep.
+    pub enum CacheType {
+        /// Least recently used, behind a mutex for each shard.
+        Lru = "lru",
+        /// Clock, without locks: hits cost a tenth of a read less.
+        HyperClock = "hyper_clock",
+    }
+}
+
 dsn_core::options! {
     /// The storage app of replica servers: its engine, its limits.
     pub section StorageOptions at "pegasus.server" {
@@ -83,7 +93,9 @@ dsn_core::options! {
         rocksdb_disable_table_block_cache: bool = false;
         /// Block cache shared by all replicas of the process (original: 10 GiB).
         rocksdb_block_cache_capacity: Size = Size::gib(1), in Size::kib(64)..=Size::gib(16384);
-        /// Shards of the block cache as a power of two; negative lets RocksDB choose.
+        /// How it decides what to keep (original: always LRU).
+        rocksdb_block_cache_type: CacheType = CacheType::HyperClock;
+        /// Shards of an LRU block cache as a power of two; negative lets RocksDB choose.
         rocksdb_block_cache_num_shard_bits: i32 = -1, in -1..=19;
         /// One budget for the memtables of all replicas, charged to the block cache (original: false).
         rocksdb_enable_write_buffer_manager: bool = true;
