@@ -221,7 +221,8 @@ impl Checkpoints {
         let mut removed = 0;
         let mut list = self.list.lock();
         let mut at = 0;
-        while list.len() > keep && at < list.len() - 1 {
+        // Never one of the newest, however many of the older ones must stay.
+        while at + keep < list.len() {
             let old = &list[at];
             let young = !force && now.saturating_since(old.made_at) < policy.min_age;
             // The list's own reference is one; any other is somebody reading the files.
