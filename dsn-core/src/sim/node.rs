@@ -111,6 +111,8 @@ pub(super) struct SimNode {
     pub(super) last_error: Option<String>,
     /// Start again after an end or a refusal, when a fault plan has ended it.
     pub(super) restarting: bool,
+    /// It was started and not stopped.
+    pub(super) wanted: bool,
 }
 
 impl Sim {
@@ -146,6 +148,7 @@ impl Sim {
             ended: Vec::new(),
             last_error: None,
             restarting: false,
+            wanted: false,
         });
         NodeId(id)
     }
@@ -158,6 +161,7 @@ impl Sim {
         if self.nodes[id.index()].process.is_some() {
             return Err(AppError("it runs already".into()));
         }
+        self.nodes[id.index()].wanted = true;
         let was_off = self.state(id) == NodeState::Off;
         let outcome = self.boot(id);
         if was_off {
@@ -260,6 +264,7 @@ impl Sim {
 
     /// Asks a node's app to stop. It runs on until the app is done; see [`Sim::state`].
     pub fn stop(&mut self, id: NodeId) {
+        self.nodes[id.index()].wanted = false;
         let app = self.nodes[id.index()].process.as_ref().and_then(|process| process.app);
         if let Some(app) = app {
             self.post(id, app, &LPC_APP_STOP, |host, ctx| host.stop(ctx));
@@ -466,9 +471,16 @@ impl Sim {
         self.world.borrow_mut().nodes[id.index()].cpu_percent = percent.max(1);
     }
 
-    /// Limits the sockets that a node may have open.
-    pub fn limit_fds(&mut self, id: NodeId, limit: usize) {
-        self.world.borrow_mut().nodes[id.index()].fd_limit = limit;
+    /// Limits the sockets that a node may have open; `None` for the usual limit.
+    pub fn limit_fds(&mut self, id: NodeId, limit: Option<usize>) {
+        let mut world = self.world.borrow_mut();
+        let limit = limit.unwrap_or(world.options.net.fd_limit);
+        world.nodes[id.index()].fd_limit = limit;
+    }
+
+    /// Whether a node that is down should run: it was started, and not stopped in an orderly way.
+    pub(super) fn wanted(&self, id: NodeId) -> bool {
+        self.nodes[id.index()].wanted
     }
 
     /// Steps a node's wall clock.

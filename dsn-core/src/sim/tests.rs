@@ -33,7 +33,7 @@ struct Seen {
 }
 
 struct Server {
-    me: Addr<Server>,
+    me: Addr<Self>,
     listener: Sock,
     /// Connections, and what each is still to be sent.
     streams: Vec<(Sock, Vec<u8>)>,
@@ -115,7 +115,7 @@ impl Server {
 }
 
 struct Caller {
-    me: Addr<Caller>,
+    me: Addr<Self>,
     node: u16,
     server: SocketAddr,
     sock: Option<Sock>,

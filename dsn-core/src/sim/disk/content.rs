@@ -262,7 +262,7 @@ mod tests {
             assert!(all.len() >= 3000 && all[..3000].iter().all(|&b| b == 1), "seed {seed}");
             let tail = &all[3000..];
             assert!(tail.iter().all(|&b| b == 2 || b == 0), "seed {seed}");
-            match (tail.iter().all(|&b| b == 2), tail.iter().any(|&b| b == 2)) {
+            match (tail.iter().all(|&b| b == 2), tail.contains(&2)) {
                 (true, true) if tail.len() == 9000 => kept += 1,
                 (_, false) => lost += 1,
                 _ => torn += 1,

@@ -153,6 +153,11 @@ impl SimDisk {
         }
     }
 
+    /// Takes back [`Self::crash_after`], unless it has happened.
+    pub fn never_crash(&self) {
+        self.shared.image.lock().crash_at = None;
+    }
+
     /// Whether the disk has gone dead.
     pub fn is_crashed(&self) -> bool {
         self.shared.crashed.load(Ordering::Relaxed)

@@ -163,7 +163,7 @@ impl World {
                 }
                 self.edge(id);
             }
-            Kind::Established => self.into_backlog(id),
+            Kind::Established => self.offer_to_listener(id),
             Kind::Data(data) => {
                 end.received_len += data.len();
                 end.received.push_back(data);
@@ -183,7 +183,7 @@ impl World {
         }
     }
 
-    fn into_backlog(&mut self, id: EndId) {
+    fn offer_to_listener(&mut self, id: EndId) {
         let now = self.now;
         let Some(end) = self.net.get_mut(id) else { return };
         let Phase::Pending(port) = end.phase else { return };
