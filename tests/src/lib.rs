@@ -3,3 +3,4 @@
 
 pub mod linearizable;
 pub mod onebox;
+pub mod simulation;

@@ -132,11 +132,6 @@ impl FaultClass {
         Self::Drift,
     ];
 
-    /// Faults that end a process; plans limit how many nodes are down at once.
-    fn ends_process(self) -> bool {
-        matches!(self, Self::Kill | Self::PowerOff | Self::CrashAtStep | Self::PowerAtStep)
-    }
-
     /// Faults that damage what is on a disk for good.
     fn damages(self) -> bool {
         matches!(self, Self::BitFlip | Self::SyncFail | Self::DiskFail)

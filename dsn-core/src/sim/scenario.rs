@@ -182,13 +182,16 @@ mod tests {
         let mut kinds = std::collections::BTreeSet::new();
         for seed in 0..40 {
             println!("seed {seed}");
-            let scenario =
-                Scenario::draw(seed, Duration::from_secs(60), &[CORE_KNOBS], &plan());
+            let scenario = Scenario::draw(seed, Duration::from_secs(60), &[CORE_KNOBS], &plan());
             let text = scenario.to_toml();
             assert_eq!(Scenario::from_toml(&text).unwrap(), scenario, "{text}");
-            kinds.extend(scenario.faults.iter().map(|f| std::mem::discriminant(&f.fault)).map(
-                |kind| format!("{kind:?}"),
-            ));
+            kinds.extend(
+                scenario
+                    .faults
+                    .iter()
+                    .map(|f| std::mem::discriminant(&f.fault))
+                    .map(|kind| format!("{kind:?}")),
+            );
         }
         assert_eq!(kinds.len(), 18 + 1, "every kind that a plan draws was drawn: {kinds:?}");
         let error = Scenario::from_toml("seed = 1\nduration_ms = 2\nfoo = 3").unwrap_err();

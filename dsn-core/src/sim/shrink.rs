@@ -159,9 +159,7 @@ mod tests {
             scenario.knobs.insert("net.window".into(), 512);
             // Fails when some pause of `a` comes before some wall step, with a small window.
             let fails = |s: &Scenario| {
-                let pause = |f: &TimedFault| {
-                    matches!(&f.fault, Fault::Pause { node, ms } if node == "a" && *ms >= 16)
-                };
+                let pause = |f: &TimedFault| matches!(&f.fault, Fault::Pause { node, ms } if node == "a" && *ms >= 16);
                 let step = |f: &TimedFault| matches!(f.fault, Fault::WallStep { .. });
                 let first = s.faults.iter().find(|f| pause(f)).map(|f| f.at_ms);
                 let last = s.faults.iter().rev().find(|f| step(f)).map(|f| f.at_ms);
