@@ -10,7 +10,7 @@ use dsn_replication::log::{Durability, LogOptions};
 use dsn_replication::meta_link::MetaLinkOptions;
 use dsn_replication::options::{LogDurability, MetaServerOptions, ReplicationOptions};
 use dsn_replication::replica::CoreOptions;
-use dsn_replication::stub::{ReplicaStub, StubOptions};
+use dsn_replication::stub::{LPC_STUB_EVENT, ReplicaStub, StubOptions};
 use dsn_rpc::{Rpc, RpcOptions, ServiceTable};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -148,7 +148,8 @@ impl ServiceApp for ReplicaApp {
                 Ok(_) => tracing::info!(%listen, "replica server ready"),
                 Err(reason) => {
                     tracing::error!(reason, "the replica server cannot run");
-                    ctx.node().stop();
+                    let done = Box::new(|ctx: &mut Ctx<'_>| ctx.node().stop());
+                    ctx.post(stub, &LPC_STUB_EVENT, |stub, ctx| stub.close_all(ctx, done));
                 }
             }
         };

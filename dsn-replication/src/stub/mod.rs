@@ -153,6 +153,8 @@ pub struct ReplicaStub {
     held: BTreeMap<Gpid, Held>,
     opening: BTreeSet<Gpid>,
     proposed: BTreeSet<Gpid>,
+    /// On a disk, and not to be made anew, though it could not be opened.
+    left: BTreeSet<Gpid>,
 }
 
 impl fmt::Debug for ReplicaStub {
@@ -191,6 +193,7 @@ impl ReplicaStub {
             held: BTreeMap::new(),
             opening: BTreeSet::new(),
             proposed: BTreeSet::new(),
+            left: BTreeSet::new(),
         });
         let _ = board.stub.set(stub);
         table.on_resident(&RPC_CONFIG_PROPOSAL, stub, Self::on_proposal);
@@ -226,6 +229,7 @@ impl ReplicaStub {
         for (path, outcome) in opened {
             match outcome {
                 Ok(dir) => {
+                    self.left.extend(dir.left.into_iter().map(|(gpid, _)| gpid));
                     self.dirs.push(DataDir { path, log: dir.log });
                     let index = self.dirs.len() - 1;
                     for replica in dir.replicas {
@@ -317,7 +321,7 @@ impl ReplicaStub {
                 return;
             }
         }
-        if self.opening.contains(&gpid) || self.dirs.is_empty() {
+        if self.opening.contains(&gpid) || self.left.contains(&gpid) || self.dirs.is_empty() {
             return;
         }
         if !self.held.contains_key(&gpid) {

@@ -10,13 +10,14 @@ use crate::log::{LogOptions, Record, ReplaySink, ReplicaStart, SharedLog};
 use crate::mutation::{CodeTable, Mutation};
 use crate::replica::recovery::{Recovered, Recovery};
 use crate::state_machine::{
-    AppError, ApplyMode, OpenArgs, Replies, StateMachine, StateMachineFactory,
+    AppError, ApplyError, ApplyMode, OpenArgs, Replies, StateMachine, StateMachineFactory,
 };
 use crate::wire::config::AppInfo;
 use dsn_core::exec::BlockingCtx;
 use dsn_core::hash::mix64;
 use dsn_rpc::gpid::Gpid;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,6 +43,36 @@ pub struct OpenedDir {
     pub replicas: Vec<Opened>,
     /// Replicas put aside, and why.
     pub put_aside: Vec<(Gpid, String)>,
+    /// Replicas left where they are because the disk refused, and why: opened at the next start.
+    pub left: Vec<(Gpid, String)>,
+}
+
+/// Why a replica cannot be opened.
+enum Problem {
+    /// Its files contradict themselves: it is put aside, to be looked at.
+    Damaged(String),
+    /// The disk refuses; nothing is known to be wrong with the data, which may be the only copy.
+    Unreachable(String),
+}
+
+impl From<AppError> for Problem {
+    fn from(error: AppError) -> Self {
+        match error {
+            AppError::Corrupt(_) => Self::Damaged(error.to_string()),
+            _ => Self::Unreachable(error.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::NotFound => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Unreachable(error.to_string()),
+        }
+    }
 }
 
 /// One replica being fed.
@@ -52,7 +83,7 @@ struct Feed {
     machine: Arc<dyn StateMachine>,
     floor: u64,
     recovery: Recovery,
-    broken: Option<String>,
+    broken: Option<Problem>,
 }
 
 impl Feed {
@@ -61,8 +92,12 @@ impl Feed {
             return;
         }
         let mut replies = Replies::new(false);
-        if let Err(error) = self.machine.apply(run, ApplyMode::Blocking, &mut replies) {
-            self.broken = Some(error.to_string());
+        match self.machine.apply(run, ApplyMode::Blocking, &mut replies) {
+            Ok(()) => {}
+            Err(ApplyError::Failed(error)) => self.broken = Some(error.into()),
+            Err(error @ ApplyError::WouldBlock) => {
+                self.broken = Some(Problem::Unreachable(error.to_string()));
+            }
         }
     }
 }
@@ -130,7 +165,7 @@ pub fn open_dir(
     crate::dirs::create_dir_durable(&**disk, &log_dir)
         .map_err(|error| format!("{}: {error}", log_dir.display()))?;
     let codes = Arc::new(CodeTable::new(factory.codes()));
-    let mut put_aside = Vec::new();
+    let mut problems = Vec::new();
     let mut feeds = BTreeMap::new();
     let entries = disk.list(&base).map_err(|error| format!("{}: {error}", base.display()))?;
     for entry in entries.into_iter().filter(|entry| entry.is_dir) {
@@ -138,7 +173,7 @@ pub fn open_dir(
         let dir = base.join(&entry.name);
         match open_one(job, factory, gpid, &dir, &codes) {
             Ok(feed) => drop(feeds.insert(gpid, feed)),
-            Err(reason) => put_aside.push((gpid, dir, reason)),
+            Err(problem) => problems.push((gpid, dir, problem)),
         }
     }
     let starts: Vec<ReplicaStart> = feeds.values().map(start_of).collect();
@@ -151,27 +186,36 @@ pub fn open_dir(
         let run = feed.recovery.take_run();
         feed.apply(&run);
         let Feed { info, dir, machine, recovery, broken, .. } = feed;
-        let recovered = recovery.finish(opened.tail).map_err(|error| error.to_string());
+        let recovered = recovery.finish(opened.tail);
+        let recovered = recovered.map_err(|error| Problem::Damaged(error.to_string()));
         match broken.map_or(recovered, Err) {
             Ok(recovered) => replicas.push(Opened { gpid, info, dir, machine, recovered }),
-            Err(reason) => {
+            Err(problem) => {
                 machine.close(job);
-                opened.log.forget(gpid);
-                put_aside.push((gpid, dir, reason));
+                problems.push((gpid, dir, problem));
             }
         }
     }
-    let put_aside = put_aside
-        .into_iter()
-        .map(|(gpid, dir, reason)| {
-            tracing::error!(%gpid, dir = %dir.display(), reason, "replica put aside");
-            if let Err(error) = layout::put_aside(&**disk, &dir, now_us, "err") {
-                tracing::error!(%gpid, %error, "its directory cannot be renamed");
+    let (mut put_aside, mut left) = (Vec::new(), Vec::new());
+    for (gpid, dir, problem) in problems {
+        match problem {
+            Problem::Damaged(reason) => {
+                tracing::error!(%gpid, dir = %dir.display(), reason, "replica put aside");
+                opened.log.forget(gpid);
+                if let Err(error) = layout::put_aside(&**disk, &dir, now_us, "err") {
+                    tracing::error!(%gpid, %error, "its directory cannot be renamed");
+                }
+                put_aside.push((gpid, reason));
             }
-            (gpid, reason)
-        })
-        .collect();
-    Ok(OpenedDir { log: opened.log, replicas, put_aside })
+            Problem::Unreachable(reason) => {
+                tracing::error!(%gpid, dir = %dir.display(), reason, "replica not opened");
+                // Whatever the log has of it must stay.
+                opened.log.register(gpid, Decree::ZERO, 0);
+                left.push((gpid, reason));
+            }
+        }
+    }
+    Ok(OpenedDir { log: opened.log, replicas, put_aside, left })
 }
 
 fn start_of(feed: &Feed) -> ReplicaStart {
@@ -189,10 +233,10 @@ fn open_one(
     gpid: Gpid,
     dir: &Path,
     codes: &Arc<CodeTable>,
-) -> Result<Feed, String> {
-    let (info, init) = layout::load(&**job.disk(), dir).map_err(|error| error.to_string())?;
+) -> Result<Feed, Problem> {
+    let (info, init) = layout::load(&**job.disk(), dir)?;
     let args = OpenArgs { dir, gpid, info: &info };
-    let machine = factory.open(job, &args).map_err(|error: AppError| error.to_string())?;
+    let machine = factory.open(job, &args)?;
     Ok(Feed {
         gpid,
         info,

@@ -1,7 +1,8 @@
-//! Seeds of the deterministic simulation: `simulate --seeds N --from S [--twice] [--scenario FILE]`.
+//! Seeds of the deterministic simulation: `simulate --seeds N --from S [--twice] [--scenario FILE] [--log]`.
 #![expect(clippy::disallowed_methods, reason = "a program outside the runtime")]
 
 use cluster_tests::simulation::{draw, run};
+use dsn_core::config::{Loader, core_schema};
 use dsn_core::sim::{Scenario, shrink};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -14,10 +15,11 @@ struct Arguments {
     from: u64,
     twice: bool,
     scenario: Option<String>,
+    log: bool,
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut parsed = Arguments { seeds: 100, from: 0, twice: false, scenario: None };
+    let mut parsed = Arguments { seeds: 100, from: 0, twice: false, scenario: None, log: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
@@ -26,6 +28,7 @@ fn arguments() -> Result<Arguments, String> {
             "--from" => parsed.from = value()?.parse().map_err(|_| "--from: a number")?,
             "--scenario" => parsed.scenario = Some(value()?),
             "--twice" => parsed.twice = true,
+            "--log" => parsed.log = true,
             other => return Err(format!("unknown argument {other}")),
         }
     }
@@ -66,6 +69,8 @@ fn main() -> ExitCode {
         }
         None => (arguments.from..arguments.from + arguments.seeds).map(draw).collect(),
     };
+    let config = Loader::new(core_schema()).load().expect("defaults are valid");
+    let _log = arguments.log.then(|| dsn_core::log::init(&config).expect("standard error"));
     let begun = Instant::now();
     let (mut violations, mut seconds) = (0u64, 0.0);
     for scenario in &scenarios {
@@ -74,6 +79,9 @@ fn main() -> ExitCode {
         let Some(problem) = problem else { continue };
         violations += 1;
         println!("seed {}: {problem}", scenario.seed);
+        if arguments.log {
+            continue;
+        }
         let kind = problem.split(' ').next().unwrap_or_default().to_owned();
         let mut fails = |smaller: &Scenario| {
             let violation = run(smaller, false).report.violation;
