@@ -209,7 +209,7 @@ run_tests() {
   cd "$ROOT"
   cargo fmt --all --check
   cargo build --release --locked --workspace --bins
-  cargo test --release --locked --workspace
+  cargo test --release --locked --workspace --no-fail-fast
 }
 
 # ---- verbs ------------------------------------------------------------------------------------------------------
