@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use crate::stage::StageId;
 
 /// Effective policy of a code on one node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct CodeSpec {
     /// Which run queue.
     pub priority: Priority,
@@ -239,11 +239,20 @@ impl Node {
         self.hooks.is_on()
     }
 
-    /// Effective policy of a code. A code that was not registered when the node was made has its declared one.
-    pub fn spec(&self, code: Code) -> &CodeSpec {
-        static LATE: [CodeSpec; Priority::COUNT] =
-            [late_spec(Priority::Low), late_spec(Priority::Common), late_spec(Priority::High)];
-        self.specs.get(code.index()).unwrap_or(&LATE[code.priority().index()])
+    /// Effective policy of a code. A code that was not registered when the node was made has its declared one: what
+    /// else the process has registered, and when, must not show.
+    pub fn spec(&self, code: Code) -> CodeSpec {
+        match self.specs.get(code.index()) {
+            Some(spec) => *spec,
+            None => CodeSpec {
+                priority: code.priority(),
+                stage: self.find_stage(code.stage()).unwrap_or(StageId(0)),
+                timeout: code.timeout(),
+                drop_expired: true,
+                trace: true,
+                profile: true,
+            },
+        }
     }
 
     /// Number of workers.
@@ -348,16 +357,5 @@ impl Node {
         if enqueued != Mono::ZERO {
             self.stage(self.spec(code).stage).note(enqueued, begun);
         }
-    }
-}
-
-const fn late_spec(priority: Priority) -> CodeSpec {
-    CodeSpec {
-        priority,
-        stage: StageId(0),
-        timeout: Duration::from_secs(5),
-        drop_expired: true,
-        trace: true,
-        profile: true,
     }
 }

@@ -30,6 +30,9 @@ pub fn program() -> Program {
             dsn_replication::host::CODES,
             dsn_replication::stub::CODES,
             dsn_replication::worker_log::CODES,
+            dsn_replication::meta_link::CODES,
+            dsn_replication::meta::server::CODES,
+            crate::codes::DATA_CODES,
         ],
         apps: vec![
             ("meta", Arc::new(|instance| meta_app(instance, EnvRules::new()))),
