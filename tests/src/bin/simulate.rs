@@ -1,4 +1,5 @@
 //! Seeds of the deterministic simulation: `simulate --seeds N --from S [--twice] [--scenario FILE] [--log]`.
+#![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "a program outside the runtime")]
 
 use cluster_tests::simulation::{draw, run};
