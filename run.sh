@@ -54,12 +54,20 @@ rust_is_new_enough() {
   [ -n "$have" ] && [ "$(printf '%s\n' "$RUST_WANTED" "$have" | sort -V | head -n1)" = "$RUST_WANTED" ]
 }
 
+have_libclang() { # libclang-cpp is another library and does not do
+  local found
+  for found in /usr/lib/llvm-*/lib/libclang.so* /usr/lib/llvm-*/lib/libclang-[0-9]*.so* \
+    /usr/lib/*/libclang.so* /usr/lib/*/libclang-[0-9]*.so*; do
+    [ -e "$found" ] && return 0
+  done
+  return 1
+}
+
 ensure_tools() {
   local missing=()
   command -v g++ >/dev/null || missing+=(g++)
   command -v make >/dev/null || missing+=(make)
-  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib/*/libclang*.so*' >/dev/null ||
-    missing+=(libclang-dev)
+  have_libclang || missing+=(libclang-dev)
   [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
   [ -d "$HOME/.cargo/bin" ] && PATH=$HOME/.cargo/bin:$PATH
   if ! rust_is_new_enough; then
