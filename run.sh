@@ -209,13 +209,24 @@ clear_onebox() {
 
 running_onebox() { [ -d "$ONEBOX" ] || die "no onebox in $ONEBOX; start one with ./run.sh start_onebox"; }
 
+# Formatting and lints are part of the tests; a toolchain may come without the tools for them.
+ensure_component() { # NAME CARGO-COMMAND DEBIAN-PACKAGE
+  cargo "$2" --version >/dev/null 2>&1 && return
+  if command -v rustup >/dev/null; then rustup component add "$1"; else install_packages "$3"; fi
+  cargo "$2" --version >/dev/null 2>&1 || die "cargo $2 is missing and could not be installed"
+}
+
 # ---- tests ------------------------------------------------------------------------------------------------------
 
 run_tests() {
   ensure_tools
   python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
   cd "$ROOT"
+  ensure_component rustfmt fmt rustfmt
+  ensure_component clippy clippy rust-clippy
   cargo fmt --all --check
+  # Before the build, with its profile: what RocksDB's build script has made serves both.
+  cargo clippy --release --locked --workspace --all-targets -- -D warnings
   cargo build --release --locked --workspace --bins
   cargo test --release --locked --workspace --no-fail-fast
 }

@@ -26,6 +26,9 @@ use parking_lot::Mutex;
 
 use crate::config::{Config, dump};
 
+/// Most words of a line, the command's name among them.
+pub const WORDS_MAX: usize = 512;
+
 /// One call of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommandCall {
@@ -44,24 +47,16 @@ impl CommandCall {
         Self { name: name.into(), arguments: arguments.into_iter().map(Into::into).collect() }
     }
 
-    /// Splits a line at white space. Quotes, single or double, keep words together.
+    /// Splits a line at white space. Quotes, single or double, keep words together. Beyond [`WORDS_MAX`] words the
+    /// rest of the line stays together in the last.
     pub fn parse(line: &str) -> Self {
         let mut words = Vec::new();
-        let mut word: Option<String> = None;
-        let mut quote = None;
-        for c in line.chars() {
-            match quote {
-                Some(end) if c == end => quote = None,
-                Some(_) => word.get_or_insert_default().push(c),
-                None if c.is_whitespace() => words.extend(word.take()),
-                None if c == '"' || c == '\'' => {
-                    word.get_or_insert_default();
-                    quote = Some(c);
-                }
-                None => word.get_or_insert_default().push(c),
-            }
+        let mut rest = line.trim();
+        while !rest.is_empty() {
+            let end = if words.len() + 1 < WORDS_MAX { word_end(rest) } else { rest.len() };
+            words.push(unquoted(&rest[..end]));
+            rest = rest[end..].trim_start();
         }
-        words.extend(word);
         let mut words = words.into_iter();
         Self { name: words.next().unwrap_or_default(), arguments: words.collect() }
     }
@@ -70,6 +65,35 @@ impl CommandCall {
     pub fn argument(&self, index: usize) -> Option<&str> {
         self.arguments.get(index).map(String::as_str)
     }
+}
+
+/// Where the word that `text` begins with ends, in bytes.
+fn word_end(text: &str) -> usize {
+    let mut quote = None;
+    for (at, c) in text.char_indices() {
+        match quote {
+            Some(end) if c == end => quote = None,
+            Some(_) => {}
+            None if c.is_whitespace() => return at,
+            None if c == '"' || c == '\'' => quote = Some(c),
+            None => {}
+        }
+    }
+    text.len()
+}
+
+/// A word without its quotes; takes no more memory than the word.
+fn unquoted(text: &str) -> String {
+    let mut word = String::with_capacity(text.len());
+    let mut quote = None;
+    for c in text.chars() {
+        match quote {
+            Some(end) if c == end => quote = None,
+            None if c == '"' || c == '\'' => quote = Some(c),
+            _ => word.push(c),
+        }
+    }
+    word
 }
 
 /// What a handler has to say.

@@ -77,11 +77,6 @@ dsn_core::task_codes! {
     pub RPC_NFS_COPY: Rpc, Common, BLOCK_SERVICE;
     /// Sizes of files.
     pub RPC_NFS_GET_FILE_SIZE: Rpc, Common, BLOCK_SERVICE;
-
-    /// An operator's command.
-    pub RPC_CLI_CLI_CALL: Rpc, Common, DEFAULT;
-    /// A step of an authentication.
-    pub RPC_NEGOTIATION: Rpc, Common, DEFAULT;
 }
 
 #[cfg(test)]
@@ -126,11 +121,9 @@ mod tests {
             codes::NFS_COPY,
             codes::NFS_GET_FILE_SIZE,
             codes::FAILURE_DETECTOR_PING,
-            codes::CLI_CALL,
-            codes::NEGOTIATION,
         ] {
             assert!(declared.contains(&name), "{name}");
         }
-        assert_eq!(declared.len(), 35);
+        assert_eq!(declared.len(), 33);
     }
 }

@@ -16,6 +16,7 @@ use dsn_rpc::address::RpcAddress;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use dsn_rpc::host_port::HostPort;
+use dsn_rpc::names::{self, NameError};
 use dsn_rpc::thrift::List;
 use dsn_rpc::{CallError, CallOptions, call};
 
@@ -71,8 +72,8 @@ pub trait ReplicaServer: Send + Sync + 'static {
 /// Where the meta servers are, and how often to speak to them.
 #[derive(Clone, Debug)]
 pub struct MetaLinkOptions {
-    /// The meta servers; at least one.
-    pub metas: Vec<SocketAddr>,
+    /// The meta servers, by name or address; at least one.
+    pub metas: Vec<HostPort>,
     /// This server.
     pub me: SocketAddr,
     /// Beacons and lease.
@@ -96,7 +97,7 @@ pub struct MetaLink {
     me: Addr<Self>,
     options: MetaLinkOptions,
     server: Arc<dyn ReplicaServer>,
-    fd: Worker<SocketAddr>,
+    fd: Worker<HostPort>,
     start_time: i64,
     beacon_timer: Option<TimerId>,
     sync_timer: Option<TimerId>,
@@ -127,10 +128,6 @@ fn wire(addr: SocketAddr) -> RpcAddress {
         SocketAddr::V4(addr) => RpcAddress::from(addr),
         SocketAddr::V6(_) => RpcAddress::INVALID,
     }
-}
-
-fn host(addr: SocketAddr) -> HostPort {
-    HostPort::new(addr.ip().to_string(), addr.port())
 }
 
 /// Whether a report is to be repeated after this answer.
@@ -186,25 +183,50 @@ impl MetaLink {
         self.fd.lease()
     }
 
+    /// Goes on with the address of a meta server: now when it is known, else when its name has been looked up.
+    fn with_address(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        name: &HostPort,
+        patience: Duration,
+        f: impl FnOnce(&mut Self, &mut Ctx<'_>, Result<SocketAddr, NameError>) + Send + 'static,
+    ) {
+        match names::known(ctx, name) {
+            Some(addr) => f(self, ctx, Ok(addr)),
+            None => names::find(ctx, name, patience, self.me, f),
+        }
+    }
+
     /// Sends a beacon if it is time, and arms the timer for the next.
     fn pulse(&mut self, ctx: &mut Ctx<'_>) {
-        if let Some((id, to)) = self.fd.beacon(ctx.clock()) {
-            let me = self.options.me;
-            let beacon = BeaconMsg {
-                time: i64::try_from(ctx.wall().unix_millis()).unwrap_or(i64::MAX),
-                from_node: wire(me),
-                to_node: wire(to),
-                start_time: Some(self.start_time),
-                hp_from_node: Some(host(me)),
-                hp_to_node: Some(host(to)),
-            };
-            let options = CallOptions::within(self.options.timing.beacon_timeout);
-            let code = &RPC_FD_FAILURE_DETECTOR_PING;
-            call(ctx, to, code, &beacon, options, self.me, move |link: &mut Self, ctx, outcome| {
-                link.on_ack(ctx, id, outcome);
+        if let Some((id, name)) = self.fd.beacon(ctx.clock()) {
+            let patience = self.options.timing.beacon_timeout;
+            self.with_address(ctx, &name.clone(), patience, move |link, ctx, found| match found {
+                Ok(to) => link.send_beacon(ctx, id, name, to),
+                Err(error) => link.no_ack(ctx, id, &error),
             });
         }
         self.arm_beacon(ctx);
+    }
+
+    fn send_beacon(&mut self, ctx: &mut Ctx<'_>, id: BeaconId, name: HostPort, to: SocketAddr) {
+        let me = self.options.me;
+        let beacon = BeaconMsg {
+            time: i64::try_from(ctx.wall().unix_millis()).unwrap_or(i64::MAX),
+            from_node: wire(me),
+            to_node: wire(to),
+            start_time: Some(self.start_time),
+            hp_from_node: Some(HostPort::from(me)),
+            hp_to_node: Some(name),
+        };
+        let options = CallOptions::within(self.options.timing.beacon_timeout);
+        let code = &RPC_FD_FAILURE_DETECTOR_PING;
+        call(ctx, to, code, &beacon, options, self.me, move |link: &mut Self, ctx, outcome| {
+            match outcome {
+                Ok(ack) => link.on_ack(ctx, id, &ack),
+                Err(error) => link.no_ack(ctx, id, &error),
+            }
+        });
     }
 
     fn arm_beacon(&mut self, ctx: &mut Ctx<'_>) {
@@ -218,20 +240,19 @@ impl MetaLink {
         }));
     }
 
-    fn on_ack(&mut self, ctx: &mut Ctx<'_>, id: BeaconId, outcome: Result<BeaconAck, CallError>) {
+    fn no_ack(&mut self, ctx: &mut Ctx<'_>, id: BeaconId, error: &dyn fmt::Display) {
+        tracing::debug!(%error, "a beacon was not answered");
         let now = ctx.clock();
-        let link = match outcome {
-            Ok(ack) => {
-                let leader = ack.primary_node.socket_addr().map(SocketAddr::from);
-                let (is_master, allowed) = (ack.is_master, ack.allowed);
-                self.fd.on_ack(now, id, Ack { is_master, allowed, leader })
-            }
-            Err(error) => {
-                tracing::debug!(%error, "a beacon was not answered");
-                self.fd.on_failure(now, id);
-                Link::Same
-            }
-        };
+        self.fd.on_failure(now, id);
+        self.arm_beacon(ctx);
+    }
+
+    fn on_ack(&mut self, ctx: &mut Ctx<'_>, id: BeaconId, ack: &BeaconAck) {
+        let now = ctx.clock();
+        let leader = ack.primary_node.socket_addr();
+        let leader = leader.map(|leader| HostPort::from(SocketAddr::from(leader)));
+        let (is_master, allowed) = (ack.is_master, ack.allowed);
+        let link = self.fd.on_ack(now, id, Ack { is_master, allowed, leader });
         self.arm_beacon(ctx);
         if link == Link::Connected {
             tracing::info!(meta = %self.fd.target(), "connected to the meta server");
@@ -276,14 +297,22 @@ impl MetaLink {
             node: wire(me),
             stored_replicas: Some(stored),
             info: None,
-            hp_node: Some(host(me)),
+            hp_node: Some(HostPort::from(me)),
         };
-        let to = *self.fd.target();
-        let options = CallOptions::within(CALL_TIMEOUT);
-        call(ctx, to, &RPC_CM_CONFIG_SYNC, &request, options, self.me, Self::on_synced);
+        let name = self.fd.target().clone();
+        self.with_address(ctx, &name, CALL_TIMEOUT, move |link, ctx, found| match found {
+            Ok(to) => {
+                let options = CallOptions::within(CALL_TIMEOUT);
+                let (code, me) = (&RPC_CM_CONFIG_SYNC, link.me);
+                call(ctx, to, code, &request, options, me, |link: &mut Self, ctx, outcome| {
+                    link.on_synced(ctx, outcome.map_err(|error: CallError| error.to_string()));
+                });
+            }
+            Err(error) => link.on_synced(ctx, Err(error.to_string())),
+        });
     }
 
-    fn on_synced(&mut self, ctx: &mut Ctx<'_>, outcome: Result<ConfigSyncResponse, CallError>) {
+    fn on_synced(&mut self, ctx: &mut Ctx<'_>, outcome: Result<ConfigSyncResponse, String>) {
         self.syncing = false;
         if !self.fd.is_connected() {
             return;
@@ -350,8 +379,21 @@ impl MetaLink {
     }
 
     fn send_update(&mut self, ctx: &mut Ctx<'_>, id: u64) {
+        if !self.updates.contains_key(&id) {
+            return;
+        }
+        let name = self.fd.target().clone();
+        self.with_address(ctx, &name, CALL_TIMEOUT, move |link, ctx, found| match found {
+            Ok(to) => link.send_update_to(ctx, id, to),
+            Err(error) => {
+                tracing::info!(%error, "a changed group is not reported yet");
+                link.update_later(ctx, id);
+            }
+        });
+    }
+
+    fn send_update_to(&mut self, ctx: &mut Ctx<'_>, id: u64, to: SocketAddr) {
         let Some(update) = self.updates.get(&id) else { return };
-        let to = *self.fd.target();
         let options = CallOptions::within(CALL_TIMEOUT);
         let code = &RPC_CM_UPDATE_PARTITION_CONFIGURATION;
         call(

@@ -4,6 +4,8 @@
 //! `taskset -c 0 cargo bench --release -p dsn-rpc --bench echo`: one CPU for client and server keeps wake-ups across
 //! CPUs out of the figures. Rounds of both servers take turns; medians are shown.
 
+#![expect(clippy::unwrap_used, reason = "a bench that cannot run ends")]
+
 #[path = "../tests/common/mod.rs"]
 mod common;
 
@@ -24,7 +26,7 @@ const ROUNDS: usize = 5;
 
 /// Answers every read with as many canned answers as requests of fixed size are in it.
 struct Floor {
-    me: Addr<Floor>,
+    me: Addr<Self>,
     request: usize,
     answer: Bytes,
     buffer: Vec<u8>,

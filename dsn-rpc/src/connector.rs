@@ -1,9 +1,9 @@
 //! Connections to those we call: made when first needed, made again with growing pauses after failures.
 //!
 //! A worker has its own connection to each peer (per protocol and lane), so that a call needs no other worker.
-//! Calls made before the connection stands wait in its queue, a bounded number of them; when it fails, all of them
-//! fail with it. After a failure the next attempt waits for a pause that doubles up to a limit, with jitter; calls
-//! made meanwhile wait for that attempt.
+//! Calls made before the connection stands wait for it, a bounded number of them, until their own time is over; when
+//! it fails, all of them fail with it. After a failure the next attempt waits for a pause that doubles up to a limit,
+//! with jitter; calls made meanwhile wait for that attempt.
 
 use std::io;
 use std::net::SocketAddr;
@@ -140,6 +140,7 @@ impl RpcLoop {
         let Some(sock) = Exchange::of(ctx).and_then(|x| x.session(id)).and_then(|s| s.sock) else {
             return;
         };
+        let now = ctx.now();
         match ctx.connect_result(sock) {
             Ok(()) => {
                 let Some(exchange) = Exchange::of(ctx) else { return };
@@ -147,10 +148,8 @@ impl RpcLoop {
                 if let Some(session) = exchange.session(id) {
                     session.state = State::Open;
                     session.readable = true;
-                    if !session.queue.is_empty() {
-                        exchange.mark(id);
-                    }
                 }
+                exchange.send_unsent(id, now);
                 exchange::ask(ctx);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -174,6 +173,8 @@ pub(crate) fn proven(exchange: &mut Exchange, id: SessionId) {
 pub(crate) fn failed(ctx: &mut Ctx<'_>, key: PeerKey, had_worked: bool) {
     let now = ctx.now();
     let Some(exchange) = Exchange::of(ctx) else { return };
+    // Whoever has moved is found again by its name.
+    exchange.names.doubt(key.addr);
     let (first, longest) = (exchange.shared.limits.pause, exchange.shared.limits.max_pause);
     let Some(peer) = exchange.peers.get_mut(&key) else { return };
     peer.session = None;

@@ -11,11 +11,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use dsn_core::exec::{Addr, Ctx, Phase, WorkerId};
 use dsn_core::hash::DetHashMap;
+use dsn_core::time::Mono;
 
-use crate::call::CallTable;
+use crate::call::{CallTable, timeout_ms};
 use crate::connector::{Peer, PeerKey};
+use crate::frame::set_request_timeout;
+use crate::names::Names;
 use crate::rpc_loop::{LPC_RPC_RESUME, RpcLoop};
-use crate::session::{Session, SessionId};
+use crate::session::{Session, SessionId, Side, Unsent};
 use crate::shared::RpcShared;
 use crate::stats::Counters;
 
@@ -60,6 +63,7 @@ pub(crate) struct Exchange {
     spare: Vec<BytesMut>,
     pub(crate) calls: CallTable,
     pub(crate) peers: DetHashMap<PeerKey, Peer>,
+    pub(crate) names: Names,
     /// Bytes of unanswered requests and unsent frames.
     pub(crate) held: usize,
     /// Bytes of unfinished frames, as of the last look around.
@@ -96,6 +100,7 @@ impl Exchange {
             spare: Vec::new(),
             calls: CallTable::new(now),
             peers: DetHashMap::default(),
+            names: Names::default(),
             held: 0,
             partial: 0,
         };
@@ -143,7 +148,7 @@ impl Exchange {
         let session = slot.session.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.index);
-        self.held = self.held.saturating_sub(session.in_flight_bytes + session.queue.len());
+        self.held = self.held.saturating_sub(session.in_flight_bytes + session.waiting_bytes());
         Some(session)
     }
 
@@ -193,6 +198,38 @@ impl Exchange {
         self.held += added;
         self.mark(id);
         true
+    }
+
+    /// Keeps a frame until the session's connection stands.
+    pub(crate) fn keep_unsent(&mut self, id: SessionId, unsent: Unsent) {
+        let bytes = unsent.frame.len();
+        let Some(session) = self.session(id) else { return };
+        session.unsent.add(unsent);
+        self.held += bytes;
+    }
+
+    /// A call has ended: its place in the session is free, and what was not sent of it never will be.
+    pub(crate) fn end_call(&mut self, id: SessionId, number: u64) {
+        let Some(session) = self.session(id) else { return };
+        session.end_call(number);
+        let bytes = session.unsent.remove(number);
+        self.held = self.held.saturating_sub(bytes);
+    }
+
+    /// The connection stands: what waited for it may leave, unless its time is over.
+    pub(crate) fn send_unsent(&mut self, id: SessionId, now: Mono) {
+        let Some(session) = self.session(id) else { return };
+        let Side::Called(PeerKey { protocol, .. }) = session.side else { return };
+        let bytes = session.unsent.bytes();
+        let frames = session.unsent.take();
+        self.held = self.held.saturating_sub(bytes);
+        for Unsent { deadline, mut frame, .. } in frames {
+            let left = deadline.saturating_since(now);
+            if !left.is_zero() {
+                set_request_timeout(protocol, &mut frame, timeout_ms(left));
+                self.append_bytes(id, frame.freeze());
+            }
+        }
     }
 
     /// Notes that a session is to be flushed.

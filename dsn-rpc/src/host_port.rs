@@ -5,6 +5,7 @@
 //! [`Writer::without_host_ports`].
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use crate::thrift::{Decode, Encode, Reader, WireError, Writer, ttype};
 
@@ -50,6 +51,12 @@ impl HostPort {
     #[must_use]
     pub fn is_valid(&self) -> bool {
         !self.host.is_empty()
+    }
+}
+
+impl From<SocketAddr> for HostPort {
+    fn from(addr: SocketAddr) -> Self {
+        Self::new(addr.ip().to_string(), addr.port())
     }
 }
 

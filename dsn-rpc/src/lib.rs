@@ -17,6 +17,7 @@ pub mod host_port;
 pub mod http;
 mod listener;
 pub mod metrics;
+pub mod names;
 pub mod options;
 mod rpc_loop;
 pub mod service;

@@ -600,8 +600,10 @@ impl RpcLoop {
         for pending in due {
             let Some(exchange) = Exchange::of(ctx) else { return };
             exchange.counters().call_timeouts.one();
-            if let Some(session) = exchange.session(pending.session) {
-                session.end_call(pending.number);
+            exchange.end_call(pending.session, pending.number);
+            if let Some(session) = exchange.session(pending.session)
+                && session.state == State::Open
+            {
                 session.silent_timeouts += 1;
             }
             let error = CallError::Timeout { peer: pending.peer, after: pending.timeout };

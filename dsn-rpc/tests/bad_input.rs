@@ -1,5 +1,7 @@
 //! Whatever a peer sends or fails to do costs it its own connection, and little memory.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod common;
 
 use std::io::{ErrorKind, Read, Write};

@@ -1,6 +1,8 @@
 //! No descriptors left: accepting pauses, and goes on when there are some again. A process of its own, for its limit is
 //! changed.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod common;
 
 use std::io::{Read, Write};

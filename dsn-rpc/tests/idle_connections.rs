@@ -1,6 +1,8 @@
 //! 10,000 connections that do nothing: what each costs. A process of its own, for its memory is measured; the other
 //! ends are in a second one, for descriptors are limited.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};

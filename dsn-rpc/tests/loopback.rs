@@ -1,5 +1,7 @@
 //! Calls between two nodes of one process, over real sockets.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod common;
 
 use std::io::{Read, Write};

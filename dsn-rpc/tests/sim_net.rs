@@ -1,6 +1,8 @@
 //! The same services under the simulator: whatever the network and the server do, a call has exactly one outcome, in
 //! time, and the right one; two runs of a seed are the same.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod common;
 
 use std::net::SocketAddr;
@@ -56,7 +58,7 @@ impl ServiceApp for Server {
 
 /// Makes calls of all kinds.
 struct Load {
-    me: Addr<Load>,
+    me: Addr<Self>,
     rng: Rng,
     ledger: Shared,
     until: Mono,

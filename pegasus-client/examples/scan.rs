@@ -9,7 +9,7 @@ use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let meta = args.next().unwrap_or_else(|| "127.0.0.1:34601".to_owned()).parse()?;
+    let meta = args.next().unwrap_or_else(|| "127.0.0.1:34601".to_owned());
     let name = args.next().unwrap_or_else(|| "temp".to_owned());
     let table = PegasusClient::new(&[meta])?.table(&name);
 

@@ -1,13 +1,15 @@
 //! What operators ask of the meta server: tables, nodes, envs.
 
 use dsn_core::code::Code;
+use dsn_replication::codes;
 use dsn_replication::wire::admin::{
-    AppEnvOperation, ClusterInfoRequest, ClusterInfoResponse, Command, CreateAppOptions,
-    CreateAppRequest, CreateAppResponse, DropAppOptions, DropAppRequest, DropAppResponse,
-    ListAppsRequest, ListAppsResponse, ListNodesRequest, ListNodesResponse, NodeInfo, NodeStatus,
-    RecallAppRequest, RecallAppResponse, UpdateAppEnvRequest, UpdateAppEnvResponse,
+    AppEnvOperation, ClusterInfoRequest, ClusterInfoResponse, CreateAppOptions, CreateAppRequest,
+    CreateAppResponse, DropAppOptions, DropAppRequest, DropAppResponse, ListAppsRequest,
+    ListAppsResponse, ListNodesRequest, ListNodesResponse, NodeInfo, NodeStatus, RecallAppRequest,
+    RecallAppResponse, UpdateAppEnvRequest, UpdateAppEnvResponse,
 };
 use dsn_replication::wire::config::{AppInfo, AppStatus, QueryCfgRequest, QueryCfgResponse};
+use dsn_rpc::builtin::{Command, RPC_CLI_CLI_CALL};
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::thrift::{Decode, Encode};
 use std::collections::BTreeMap;
@@ -15,7 +17,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::client::PegasusClient;
-use crate::codes;
 use crate::core::LPC_CLIENT_SUBMIT;
 use crate::error::{ClientError, Place, Reason};
 use crate::ops::Kind;
@@ -116,7 +117,7 @@ impl Admin {
             let done = Box::new(move |_: &mut dsn_core::exec::Ctx<'_>, outcome| {
                 completer.complete(outcome);
             });
-            let code = &codes::RPC_CLI_CLI_CALL;
+            let code = &RPC_CLI_CLI_CALL;
             core.ask_server(ctx, server, code, &request, Some(timeout), done);
         });
         outcome.wait()
@@ -125,8 +126,13 @@ impl Admin {
     /// Makes a table; gives its id. The partitions begin to serve a moment later.
     ///
     /// # Errors
-    /// See [`ClientError`]; `ERR_APP_EXIST`, `ERR_INVALID_PARAMETERS`.
+    /// See [`ClientError`]; `ERR_APP_EXIST`, `ERR_INVALID_PARAMETERS`. [`Reason::Invalid`] for a number of partitions
+    /// that is no power of two: such a table could never be split, and some clients refuse it.
     pub fn create_table(&self, spec: &TableSpec) -> Outcome<i32> {
+        if spec.partitions <= 0 || spec.partitions.count_ones() != 1 {
+            let reason = Reason::Invalid("the number of partitions must be a power of two");
+            return Err(about(reason, &spec.name));
+        }
         let request = CreateAppRequest {
             app_name: spec.name.clone(),
             options: CreateAppOptions {

@@ -1,7 +1,7 @@
 //! The client of a cluster and its tables, for threads of any kind.
 
 use bytes::Bytes;
-use std::net::SocketAddr;
+use dsn_rpc::host_port::HostPort;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,12 +23,16 @@ pub struct PegasusClient {
 }
 
 impl PegasusClient {
-    /// A client of the cluster with these meta servers. Nothing is contacted yet.
+    /// A client of the cluster with these meta servers, each `host:port`. Nothing is contacted yet.
     ///
     /// # Errors
-    /// When its thread cannot be started.
-    pub fn new(metas: &[SocketAddr]) -> Result<Self, ClientError> {
-        Self::with_options(ClientOptions::new(metas.iter().copied()))
+    /// A meta server that is not named so, or none; or when its thread cannot be started.
+    pub fn new<M: AsRef<str>>(metas: &[M]) -> Result<Self, ClientError> {
+        let named: Option<Vec<HostPort>> =
+            metas.iter().map(|meta| HostPort::parse(meta.as_ref())).collect();
+        let named = named
+            .ok_or_else(|| ClientError::new(Reason::Invalid("a meta server is named host:port")))?;
+        Self::with_options(ClientOptions::new(named))
     }
 
     /// The same with settings.

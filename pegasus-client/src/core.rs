@@ -10,23 +10,25 @@ use bytes::{Bytes, BytesMut};
 use dsn_core::code::Code;
 use dsn_core::exec::{Addr, Ctx, Resident};
 use dsn_core::hash::DetHashMap;
+use dsn_replication::codes::RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX;
 use dsn_replication::wire::config::{QueryCfgRequest, QueryCfgResponse};
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::frame::Protocol;
 use dsn_rpc::gpid::Gpid;
+use dsn_rpc::names::{self, NameError};
 use dsn_rpc::thrift::{Decode, Encode, RESULT_ID, decode_wrapped, encode_wrapped};
 use dsn_rpc::{CallError, CallOptions, call, call_raw, send_oneway};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::codes::{RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX, RPC_RRDB_RRDB_CLEAR_SCANNER};
 use crate::error::{ClientError, Next, Reason, after};
 use crate::meta;
 use crate::operation::{Done, Operation, To};
 use crate::ops::{Kind, Request, Target};
 use crate::options::ClientOptions;
 use crate::routes::{Route, Routes};
+use crate::schema::codes::RPC_RRDB_RRDB_CLEAR_SCANNER;
 use crate::schema::partition_hash;
 
 dsn_core::task_codes! {
@@ -233,8 +235,10 @@ impl ClientCore {
         let (table, target) = match &operation.to {
             To::Meta | To::Server => {
                 operation.attempts += 1;
-                let server = self.routes.meta();
-                return self.send(ctx, operation, server, Gpid::default(), 0);
+                return self.with_meta(ctx, |core, ctx, found| match found {
+                    Ok(meta) => core.send(ctx, operation, meta, Gpid::default(), 0),
+                    Err(error) => core.meta_not_found(ctx, operation, &error),
+                });
             }
             To::Route(table) => (table, None),
             To::Table { table, target } => (table, Some(target)),
@@ -267,6 +271,25 @@ impl ClientCore {
                 self.refresh_later(ctx, operation);
             }
         }
+    }
+
+    /// Goes on with the address of the meta server to ask: now when it is known, else when its name was looked up.
+    fn with_meta(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        f: impl FnOnce(&mut Self, &mut Ctx<'_>, Result<SocketAddr, NameError>) + Send + 'static,
+    ) {
+        let name = self.routes.meta();
+        match names::known(ctx, &name) {
+            Some(addr) => f(self, ctx, Ok(addr)),
+            None => names::find(ctx, &name, self.options.meta_timeout, self.me, f),
+        }
+    }
+
+    fn meta_not_found(&mut self, ctx: &mut Ctx<'_>, mut operation: Operation, error: &NameError) {
+        self.routes.next_meta();
+        operation.last = Some(error.to_string());
+        self.again_later(ctx, operation);
     }
 
     fn send(
@@ -394,7 +417,16 @@ impl ClientCore {
 
     /// Asks a meta server for a table's route.
     fn query(&mut self, ctx: &mut Ctx<'_>, table: Arc<str>) {
-        let meta = self.routes.meta();
+        self.with_meta(ctx, move |core, ctx, found| match found {
+            Ok(meta) => core.query_at(ctx, table, meta),
+            Err(error) => {
+                core.routes.next_meta();
+                core.no_route(ctx, &table, None, &error.to_string());
+            }
+        });
+    }
+
+    fn query_at(&mut self, ctx: &mut Ctx<'_>, table: Arc<str>, meta: SocketAddr) {
         let request =
             QueryCfgRequest { app_name: table.to_string(), partition_indices: Vec::new() };
         let options = CallOptions::within(self.options.meta_timeout);
@@ -411,12 +443,10 @@ impl ClientCore {
         meta: SocketAddr,
         outcome: Result<QueryCfgResponse, CallError>,
     ) {
-        let waiting = self.waiting.remove(&table).unwrap_or_default();
-        self.routes.queried(&table, ctx.clock());
         let problem = match outcome {
             Ok(answer) => match self.learn_route(&table, meta, answer) {
                 Ok(()) => {
-                    for operation in waiting {
+                    for operation in self.end_query(ctx, &table) {
                         self.attempt(ctx, operation);
                     }
                     return;
@@ -424,7 +454,7 @@ impl ClientCore {
                 Err(Some(problem)) => problem,
                 Err(None) => {
                     self.routes.forget(&table);
-                    for mut operation in waiting {
+                    for mut operation in self.end_query(ctx, &table) {
                         operation.server = Some(meta);
                         self.finish(ctx, operation, Err(Reason::NoSuchTable));
                     }
@@ -439,10 +469,27 @@ impl ClientCore {
                 error.to_string()
             }
         };
-        for mut operation in waiting {
+        self.no_route(ctx, &table, Some(meta), &problem);
+    }
+
+    /// A question for a table's route has ended; those that wait for it.
+    fn end_query(&mut self, ctx: &mut Ctx<'_>, table: &Arc<str>) -> Vec<Operation> {
+        self.routes.queried(table, ctx.clock());
+        self.waiting.remove(table).unwrap_or_default()
+    }
+
+    /// A question for a table's route has brought nothing.
+    fn no_route(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        table: &Arc<str>,
+        asked: Option<SocketAddr>,
+        problem: &str,
+    ) {
+        for mut operation in self.end_query(ctx, table) {
             operation.attempts += 1;
-            operation.server = Some(meta);
-            operation.last = Some(problem.clone());
+            operation.server = asked;
+            operation.last = Some(problem.to_owned());
             self.again_later(ctx, operation);
         }
     }

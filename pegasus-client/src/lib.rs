@@ -4,7 +4,6 @@
 
 pub mod admin;
 mod client;
-pub mod codes;
 pub mod core;
 mod embedded;
 mod error;

@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use dsn_core::code::Code;
 use dsn_rpc::thrift::{ARGUMENT_ID, Decode, Encode, List, decode_wrapped, encode_wrapped};
 
-use crate::codes;
 use crate::error::{ClientError, Reason};
+use crate::schema::codes;
 use crate::schema::key::encode_key;
 use crate::schema::rrdb::{
     BatchGetRequest, BatchGetResponse, CasCheckType, CheckAndMutateRequest, CheckAndMutateResponse,

@@ -1,13 +1,13 @@
 //! How a client behaves.
 
-use std::net::SocketAddr;
+use dsn_rpc::host_port::HostPort;
 use std::time::Duration;
 
 /// Settings of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientOptions {
-    /// Meta servers, any order.
-    pub metas: Vec<SocketAddr>,
+    /// Meta servers, by name or address, any order.
+    pub metas: Vec<HostPort>,
     /// How long an operation may take when nothing else is said.
     pub timeout: Duration,
     /// How long one attempt of a read may wait for an answer before another server is looked for.
@@ -20,9 +20,9 @@ pub struct ClientOptions {
 
 impl ClientOptions {
     /// Defaults for a cluster with these meta servers.
-    pub fn new(metas: impl IntoIterator<Item = SocketAddr>) -> Self {
+    pub fn new(metas: impl IntoIterator<Item = impl Into<HostPort>>) -> Self {
         Self {
-            metas: metas.into_iter().collect(),
+            metas: metas.into_iter().map(Into::into).collect(),
             timeout: Duration::from_secs(5),
             read_attempt: Duration::from_secs(2),
             meta_timeout: Duration::from_secs(1),

@@ -4,6 +4,7 @@ use dsn_core::hash::DetHashMap;
 use dsn_core::time::Mono;
 use dsn_replication::wire::config::QueryCfgResponse;
 use dsn_rpc::error_code::ErrorCode;
+use dsn_rpc::host_port::HostPort;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +64,7 @@ impl Route {
 /// Routes and meta servers.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    metas: Vec<SocketAddr>,
+    metas: Vec<HostPort>,
     current: usize,
     tables: DetHashMap<Arc<str>, Route>,
     /// When each table was last asked for.
@@ -72,15 +73,14 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    pub(crate) fn new(metas: Vec<SocketAddr>) -> Self {
+    pub(crate) fn new(metas: Vec<HostPort>) -> Self {
         let (tables, queried) = (DetHashMap::default(), DetHashMap::default());
         Self { metas, current: 0, tables, queried, learned: 0 }
     }
 
     /// The meta server to ask now.
-    pub(crate) fn meta(&self) -> SocketAddr {
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        self.metas.get(self.current).copied().unwrap_or(nowhere)
+    pub(crate) fn meta(&self) -> HostPort {
+        self.metas.get(self.current).cloned().unwrap_or_default()
     }
 
     /// That one does not answer or does not lead.
@@ -89,7 +89,7 @@ impl Routes {
     }
 
     /// That one says who leads. An unknown one is added, up to a limit that a wrong answer cannot grow.
-    pub(crate) fn follow(&mut self, leader: SocketAddr) {
+    pub(crate) fn follow(&mut self, leader: HostPort) {
         const METAS_MAX: usize = 64;
         match self.metas.iter().position(|meta| *meta == leader) {
             Some(index) => self.current = index,
@@ -104,7 +104,7 @@ impl Routes {
     /// That one does not serve.
     pub(crate) fn other_meta(&mut self, not: &NotLeading) {
         match not.leader {
-            Some(leader) => self.follow(leader),
+            Some(leader) => self.follow(leader.into()),
             // One that leads but is not ready is asked again.
             None if not.error == ErrorCode::ForwardToOthers => self.next_meta(),
             None => {}
@@ -189,14 +189,12 @@ mod tests {
 
     #[test]
     fn metas_are_taken_in_turn_and_a_leader_is_followed() {
-        let a = SocketAddr::from(([127, 0, 0, 1], 1));
-        let b = SocketAddr::from(([127, 0, 0, 1], 2));
-        let c = SocketAddr::from(([127, 0, 0, 1], 3));
-        let mut routes = Routes::new(vec![a, b]);
+        let [a, b, c] = [1, 2, 3].map(|port| HostPort::new("127.0.0.1", port));
+        let mut routes = Routes::new(vec![a.clone(), b.clone()]);
         assert_eq!(routes.meta(), a);
         routes.next_meta();
         assert_eq!(routes.meta(), b);
-        routes.follow(c);
+        routes.follow(c.clone());
         assert_eq!(routes.meta(), c);
         routes.next_meta();
         assert_eq!(routes.meta(), a);

@@ -10,9 +10,10 @@ use std::collections::VecDeque;
 use crate::client::Table;
 use crate::error::{ClientError, Place as ErrorPlace, Reason};
 use crate::ops::{self, Batch, Record};
+use crate::pending::{Completer, Pending, pending};
 use crate::schema::key::{SCAN_START, SCAN_STOP, encode_key, next_of_hash_key, split_key};
 use crate::schema::partition_hash;
-use crate::schema::rrdb::{FilterType, GetScannerRequest, KeyValue, status};
+use crate::schema::rrdb::{FilterType, GetScannerRequest, KeyValue, scan_context, status};
 
 /// What a scan shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,27 +155,43 @@ impl Scanner {
     pub fn next_record(&mut self) -> Result<Option<Record>, ClientError> {
         loop {
             if let Some(row) = self.rows.pop_front() {
-                let (hash_key, sort_key) = split_key(&row.key).map_err(ClientError::new)?;
-                let record =
-                    (row.key.slice_ref(hash_key), row.key.slice_ref(sort_key), row.value.clone());
-                return Ok(Some(record));
+                return record(&row).map(Some);
             }
             let Some(partition) = self.partitions.front().copied() else { return Ok(None) };
-            let batch = self.fetch(partition)?;
-            if batch.reopen && batch.rows.is_empty() {
-                self.reopened += 1;
-                if self.reopened > REOPEN_MAX {
-                    let place = ErrorPlace::of_table(self.table.name());
-                    return Err(ClientError { reason: Reason::Storage(status::INCOMPLETE), place });
-                }
-            } else {
-                self.reopened = 0;
-            }
-            self.take(batch);
+            let batch = self.fetch(partition).wait()?;
+            self.note(batch)?;
         }
     }
 
-    fn fetch(&mut self, partition: i32) -> Result<Batch, ClientError> {
+    /// Like [`Scanner::next_record`] without waiting: the next records, as many as one answer brings, and the scanner
+    /// to go on with; no records and no scanner at the end.
+    ///
+    /// # Errors
+    /// The outcome's: a batch that could not be had; the scan is over then.
+    pub fn start_batch(self) -> Pending<(Vec<Record>, Option<Self>)> {
+        let (completer, outcome) = pending();
+        self.step(completer);
+        outcome
+    }
+
+    /// Asks for batches until one brings records.
+    fn step(mut self, completer: Completer<(Vec<Record>, Option<Self>)>) {
+        if !self.rows.is_empty() {
+            let rows = std::mem::take(&mut self.rows);
+            let records: Result<Vec<Record>, ClientError> = rows.iter().map(record).collect();
+            return completer.complete(records.map(|records| (records, Some(self))));
+        }
+        let Some(partition) = self.partitions.front().copied() else {
+            return completer.complete(Ok((Vec::new(), None)));
+        };
+        let asked = self.fetch(partition);
+        asked.then(move |outcome| match outcome.and_then(|batch| self.note(batch)) {
+            Ok(()) => self.step(completer),
+            Err(error) => completer.complete(Err(error)),
+        });
+    }
+
+    fn fetch(&self, partition: i32) -> Pending<Batch> {
         let request = match self.place {
             Place::Context(context) => ops::scan(partition, context),
             Place::NotOpen => {
@@ -186,10 +203,20 @@ impl Scanner {
                 ops::get_scanner(partition, &request)
             }
         };
-        self.table.start(Ok(request)).wait()
+        self.table.start(Ok(request))
     }
 
-    fn take(&mut self, batch: Batch) {
+    /// Takes over a batch and notes where the scan goes on.
+    fn note(&mut self, batch: Batch) -> Result<(), ClientError> {
+        if batch.reopen && batch.rows.is_empty() {
+            self.reopened += 1;
+            if self.reopened > REOPEN_MAX {
+                let place = ErrorPlace::of_table(self.table.name());
+                return Err(ClientError { reason: Reason::Storage(status::INCOMPLETE), place });
+            }
+        } else {
+            self.reopened = 0;
+        }
         self.rows = batch.rows.into();
         if let Some(last) = self.rows.back() {
             self.last_key = Some(last.key.clone());
@@ -197,14 +224,22 @@ impl Scanner {
         // The original answers an empty range with context 0, which no scan ever has; it means the end.
         if batch.reopen {
             self.place = Place::NotOpen;
-        } else if batch.context >= 0 && !(batch.context == 0 && self.rows.is_empty()) {
+        } else if scan_context::is_valid(batch.context)
+            && !(batch.context == 0 && self.rows.is_empty())
+        {
             self.place = Place::Context(batch.context);
         } else {
             self.place = Place::NotOpen;
             self.last_key = None;
             self.partitions.pop_front();
         }
+        Ok(())
     }
+}
+
+fn record(row: &KeyValue) -> Result<Record, ClientError> {
+    let (hash_key, sort_key) = split_key(&row.key).map_err(ClientError::new)?;
+    Ok((row.key.slice_ref(hash_key), row.key.slice_ref(sort_key), row.value.clone()))
 }
 
 impl Drop for Scanner {

@@ -5,23 +5,25 @@
 mod fake;
 
 use bytes::Bytes;
+use dsn_replication::codes::{RPC_CM_CREATE_APP, RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX as QUERY};
 use dsn_rpc::error_code::ErrorCode;
 use fake::{Fault, Server, World, client};
-use pegasus_client::codes::{
-    RPC_CM_CREATE_APP, RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX as QUERY,
+use pegasus_client::schema::codes::{
     RPC_RRDB_RRDB_CLEAR_SCANNER as CLEAR_SCANNER, RPC_RRDB_RRDB_GET as GET,
     RPC_RRDB_RRDB_GET_SCANNER as GET_SCANNER, RPC_RRDB_RRDB_INCR as INCR, RPC_RRDB_RRDB_PUT as PUT,
     RPC_RRDB_RRDB_SCAN as SCAN,
 };
 use pegasus_client::schema::key::KeyError;
 use pegasus_client::schema::partition_hash;
-use pegasus_client::{MultiGet, PegasusClient, Reason, ScanOptions, Table, TableSpec, Ttl};
+use pegasus_client::{
+    MultiGet, PegasusClient, Reason, ScanOptions, Scanner, Table, TableSpec, Ttl,
+};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -401,6 +403,58 @@ fn whole_tables_are_scanned_in_parts() {
         found.sort();
         assert_eq!(found, all);
     }
+}
+
+#[test]
+fn negative_contexts_are_contexts() {
+    let c = cluster();
+    let all = fill(&c, 1, 20);
+    c.world.edit(|state| state.next_context = i64::MIN);
+    let scanner = c.table.scan(&all[0].0, b"", b"", &small()).unwrap();
+    assert_eq!(scanner.map(Result::unwrap).collect::<Vec<_>>(), all);
+    assert!(c.world.edit(|state| state.next_context) < -10);
+}
+
+#[test]
+fn scans_need_no_thread_to_wait() {
+    let c = cluster();
+    let all = fill(&c, 12, 5);
+    c.world.appoint(&c.a, &SCAN, Fault::LoseContext);
+    c.world.appoint(&c.b, &SCAN, Fault::EmptyBatch);
+    let (mut found, mut batches) = (Vec::new(), 0);
+    for scanner in c.table.unordered_scanners(2, &small()).unwrap() {
+        let mut next = Some(scanner);
+        while let Some(scanner) = next.take() {
+            let (records, rest) = run(scanner.start_batch()).unwrap();
+            assert_eq!(records.is_empty(), rest.is_none(), "records until the end");
+            found.extend(records);
+            (next, batches) = (rest, batches + 1);
+        }
+    }
+    found.sort();
+    assert_eq!(found, all);
+    assert!(batches > 12, "in {batches} batches");
+    // A callback gets the scanner on the client's own thread and may go on there.
+    let (tell, told) = channel();
+    fn go_on(scanner: Scanner, mut so_far: usize, tell: Sender<usize>) {
+        scanner.start_batch().then(move |outcome| match outcome.unwrap() {
+            (records, Some(scanner)) => {
+                so_far += records.len();
+                go_on(scanner, so_far, tell);
+            }
+            (_, None) => tell.send(so_far).unwrap(),
+        });
+    }
+    let mut all_parts = c.table.unordered_scanners(1, &small()).unwrap();
+    go_on(all_parts.remove(0), 0, tell);
+    assert_eq!(told.recv(), Ok(all.len()));
+    // An error ends the scan.
+    for _ in 0..100 {
+        c.world.appoint(&c.a, &GET_SCANNER, Fault::OutOfTime);
+        c.world.appoint(&c.b, &GET_SCANNER, Fault::OutOfTime);
+    }
+    let scanner = c.table.scan(&all[0].0, b"", b"", &small()).unwrap();
+    assert!(run(scanner.start_batch()).is_err());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::options::StorageOptions;
 use crate::replica_app::replica_app;
+use crate::settings::ENV_RULES;
 use dsn_core::boot::Program;
 use dsn_core::config::{ConfigSchema, core_schema};
 use dsn_replication::meta::envs::EnvRules;
@@ -15,6 +16,11 @@ pub fn schema() -> ConfigSchema {
         .section::<RpcOptions>()
         .merge(&dsn_replication::options::schema())
         .section::<StorageOptions>()
+}
+
+/// The envs that a table may have.
+pub fn env_rules() -> EnvRules {
+    EnvRules::new().with(ENV_RULES)
 }
 
 /// pegasus-server.
@@ -32,10 +38,10 @@ pub fn program() -> Program {
             dsn_replication::worker_log::CODES,
             dsn_replication::meta_link::CODES,
             dsn_replication::meta::server::CODES,
-            crate::codes::DATA_CODES,
+            pegasus_client::schema::codes::CODES,
         ],
         apps: vec![
-            ("meta", Arc::new(|instance| meta_app(instance, EnvRules::new()))),
+            ("meta", Arc::new(|instance| meta_app(instance, env_rules()))),
             ("replica", Arc::new(replica_app)),
         ],
     }

@@ -11,8 +11,9 @@ use dsn_replication::meta_link::MetaLinkOptions;
 use dsn_replication::options::{LogDurability, MetaServerOptions, ReplicationOptions};
 use dsn_replication::replica::CoreOptions;
 use dsn_replication::stub::{LPC_STUB_EVENT, ReplicaStub, StubOptions};
+use dsn_rpc::host_port::HostPort;
 use dsn_rpc::{Rpc, RpcOptions, ServiceTable};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +23,8 @@ use std::time::Duration;
 pub struct ReplicaAppOptions {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// Meta servers.
-    pub metas: Vec<SocketAddr>,
+    /// Meta servers, by name or address.
+    pub metas: Vec<HostPort>,
     /// One for each disk.
     pub data_dirs: Vec<PathBuf>,
     /// `[replication]`.
@@ -46,7 +47,7 @@ impl ReplicaAppOptions {
     /// The options of an instance of the configuration.
     ///
     /// # Errors
-    /// A missing port, or meta servers that cannot be resolved.
+    /// A missing port, or meta servers that are not of the form `host:port`.
     pub fn new(instance: &AppInstance) -> Result<Self, AppError> {
         let config = &instance.config;
         let text = |error: dsn_core::config::ConfigError| AppError(error.to_string());
@@ -56,10 +57,10 @@ impl ReplicaAppOptions {
         let meta: MetaServerOptions = config.section().map_err(text)?;
         let mut metas = Vec::new();
         for server in &meta.server_list {
-            let resolved = server.to_socket_addrs().map_err(|error| {
-                AppError(format!("[meta_server] server_list: {server}: {error}"))
+            let name = HostPort::parse(server).ok_or_else(|| {
+                AppError(format!("[meta_server] server_list: {server}: not of the form host:port"))
             })?;
-            metas.extend(resolved.filter(SocketAddr::is_ipv4).take(1));
+            metas.push(name);
         }
         if metas.is_empty() {
             return Err(AppError("[meta_server] server_list: no meta server is given".to_owned()));

@@ -3,6 +3,7 @@
 //! Keys that are not for the storage app are passed over here, as are values that the meta server
 //! should have refused: those keep what was in force and are logged.
 
+use dsn_replication::meta::envs::{EnvRule, check_number};
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -17,6 +18,34 @@ pub const RESERVE_MIN_COUNT: &str = "rocksdb.checkpoint.reserve_min_count";
 pub const RESERVE_TIME_SECONDS: &str = "rocksdb.checkpoint.reserve_time_seconds";
 /// Whether records that belong to another partition after a split are hidden.
 pub const VALIDATE_PARTITION_HASH: &str = "replica.split.validate_partition_hash";
+
+/// The envs that the storage app reads, for the meta server to check.
+pub const ENV_RULES: &[EnvRule] = &[
+    EnvRule {
+        name: DEFAULT_TTL,
+        limit: "seconds, 0 for none",
+        sample: "86400",
+        check: |value| check_number(value, 0..=i64::from(i32::MAX)),
+    },
+    EnvRule {
+        name: ITERATION_THRESHOLD_MS,
+        limit: "milliseconds, 0 for no limit",
+        sample: "1000",
+        check: |value| check_number(value, 0..=i64::MAX),
+    },
+    EnvRule {
+        name: RESERVE_MIN_COUNT,
+        limit: "a number, 1 or more",
+        sample: "2",
+        check: |value| check_number(value, 1..=i64::from(u32::MAX - 1)),
+    },
+    EnvRule {
+        name: RESERVE_TIME_SECONDS,
+        limit: "seconds",
+        sample: "1800",
+        check: |value| check_number(value, 0..=i64::MAX),
+    },
+];
 
 const UNSET_U32: u32 = u32::MAX;
 const UNSET_U64: u64 = u64::MAX;
@@ -104,6 +133,25 @@ mod tests {
 
     fn envs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn what_the_rules_let_pass_can_be_read() {
+        for rule in ENV_RULES {
+            assert_eq!((rule.check)(rule.sample), Ok(()), "{rule:?}");
+            for bad in ["", "-1", "x", "1.5", "99999999999999999999"] {
+                assert!((rule.check)(bad).is_err(), "{rule:?} lets {bad:?} pass");
+            }
+            let settings = TableSettings::default();
+            let ttl = settings.update(&envs(&[(rule.name, rule.sample)]), 8);
+            let read = [
+                ttl > 0,
+                settings.iteration_threshold_ms().is_some(),
+                settings.reserve_min_count().is_some(),
+                settings.reserve_time_seconds().is_some(),
+            ];
+            assert_eq!(read.iter().filter(|read| **read).count(), 1, "{rule:?} is read");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What both engines promise: durability and decrees, snapshots, checkpoints, and never to block unasked.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod support;
 
 use std::path::Path;
@@ -338,6 +340,8 @@ fn checkpoints_without_their_engine_are_damage() {
     });
 }
 
+type Opener<'a> = &'a dyn Fn(&Path) -> Result<(), EngineError>;
+
 #[test]
 fn a_directory_that_is_no_complete_engine_is_damage_and_a_half_made_one_is_not() {
     let rocks = |dir: &Path| {
@@ -346,7 +350,7 @@ fn a_directory_that_is_no_complete_engine_is_damage_and_a_half_made_one_is_not()
         RocksEngine::open(&dir.join("rdb"), &options, &shared, &OsDisk).map(|_| ())
     };
     let memory = |dir: &Path| MemEngine::open(&dir.join("rdb"), Arc::new(OsDisk)).map(|_| ());
-    let openers: [&dyn Fn(&Path) -> Result<(), EngineError>; 2] = [&rocks, &memory];
+    let openers: [Opener<'_>; 2] = [&rocks, &memory];
     for open in openers {
         let scratch = Scratch::new();
         OsDisk.create_dir_all(&scratch.path().join("rdb")).unwrap();

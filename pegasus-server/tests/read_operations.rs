@@ -1,5 +1,7 @@
 //! Every read operation, with the limits and edge cases of the protocol, on both engines.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod support;
 
 use std::time::Duration;
@@ -115,7 +117,7 @@ fn get_answers_with_who() {
 #[test]
 fn bytes_that_are_no_request_are_an_error_of_the_rpc() {
     on_both(|store| {
-        for code in DATA_CODES.iter().skip(7) {
+        for code in STORAGE_CODES.iter().map(|code| code.code).skip(7) {
             let (outcome, _) =
                 store.read_body(code, Bytes::from_static(b"\x0c\0\x01\xff"), ReadMode::Blocking);
             assert_eq!(outcome, ReadOutcome::Error(ErrorCode::InvalidData), "{code}");

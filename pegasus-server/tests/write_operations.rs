@@ -1,5 +1,7 @@
 //! Every write operation, with the edge cases of the protocol, on both engines.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod support;
 
 use bytes::Bytes;

@@ -146,7 +146,8 @@ impl Onebox {
             .arg(repository().join("configs/onebox.toml"))
             .args(["--app", instance.role])
             .env("ONEBOX_PORT", instance.port.to_string())
-            .env("ONEBOX_META_LIST", meta.to_string())
+            // By name: the way in which clusters are configured.
+            .env("ONEBOX_META_LIST", format!("localhost:{}", meta.port()))
             .current_dir(&dir)
             .stdin(Stdio::null())
             .stdout(log("stdout").expect("a file for output"))

@@ -16,7 +16,6 @@ use dsn_core::sim::{
     CORE_KNOBS, FaultClass, Knob, NodeId, NodeSpec, Outcome, PlanSpec, Report, Scenario, Sim,
 };
 use dsn_replication::codes::RPC_CM_CREATE_APP;
-use dsn_replication::meta::envs::EnvRules;
 use dsn_replication::meta::{MetaApp, MetaAppOptions};
 use dsn_replication::options::{LogDurability, MetaServerOptions, ReplicationOptions};
 use dsn_replication::wire::admin::{CreateAppOptions, CreateAppRequest, CreateAppResponse};
@@ -422,7 +421,7 @@ fn build(scenario: &Scenario, step_log: bool) -> World {
                 ..MetaServerOptions::default()
             },
             rpc: RpcOptions::default(),
-            envs: EnvRules::new(),
+            envs: pegasus_server::program::env_rules(),
             extend: Box::new(|_| {}),
         }))
     }));
@@ -431,7 +430,7 @@ fn build(scenario: &Scenario, step_log: bool) -> World {
             StorageOptions { storage_engine: EngineKind::Memory, ..StorageOptions::default() };
         Box::new(ReplicaApp::new(ReplicaAppOptions {
             listen: at(10, REPLICA_PORT),
-            metas: vec![at(1, META_PORT)],
+            metas: vec![at(1, META_PORT).into()],
             data_dirs: vec!["/data".into()],
             replication: repl.clone(),
             rpc: RpcOptions::default(),

@@ -48,7 +48,6 @@ fn seeds_have_no_violation_and_repeat_exactly() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "reads files of the source tree")]
 fn mended_failures_stay_mended() {
     let mut count = 0;
     for entry in std::fs::read_dir(repository().join("tests/scenarios")).expect("scenarios") {

@@ -2,9 +2,10 @@
 //!
 //! Required items, all used by [`Worker`](crate::exec::Worker) and by nobody else:
 //! two clocks; `poll`, which parks the worker and collects socket readiness; non-blocking sockets with
-//! edge-triggered readiness; hand-over of a blocking job to a pool. Files are reached through
-//! [`Disk`](crate::disk::Disk), which a node carries. [`native`] implements the seam over the operating system,
-//! [`crate::sim`] over a seeded model of one; `tests/driver_conformance.rs` holds both to the same cases.
+//! edge-triggered readiness; hand-over of a blocking job to a pool, where host names are looked up too. Files
+//! are reached through [`Disk`](crate::disk::Disk), which a node carries. [`native`] implements the seam over the
+//! operating system, [`crate::sim`] over a seeded model of one; `tests/driver_conformance.rs` holds both to the
+//! same cases.
 //!
 //! What users get wrong with readiness: an event is reported once per change (edge). Read until `WouldBlock`,
 //! or until a read returned fewer bytes than there was room for; stopping early loses the edge and the

@@ -11,6 +11,8 @@ use crate::driver::Driver;
 use crate::node::{Node, StageId};
 use crate::time::{Mono, Wall};
 use std::fmt;
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What a blocking job may use.
@@ -18,6 +20,7 @@ pub struct BlockingCtx<'a> {
     pub(crate) node: &'a Arc<Node>,
     pub(crate) now: &'a dyn Fn() -> Mono,
     pub(crate) wall: &'a dyn Fn() -> Wall,
+    pub(crate) resolve: &'a dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
 }
 
 impl fmt::Debug for BlockingCtx<'_> {
@@ -28,8 +31,13 @@ impl fmt::Debug for BlockingCtx<'_> {
 
 impl<'a> BlockingCtx<'a> {
     /// Made by drivers.
-    pub fn new(node: &'a Arc<Node>, now: &'a dyn Fn() -> Mono, wall: &'a dyn Fn() -> Wall) -> Self {
-        Self { node, now, wall }
+    pub fn new(
+        node: &'a Arc<Node>,
+        now: &'a dyn Fn() -> Mono,
+        wall: &'a dyn Fn() -> Wall,
+        resolve: &'a dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
+    ) -> Self {
+        Self { node, now, wall, resolve }
     }
 
     /// The node's files.
@@ -50,6 +58,14 @@ impl<'a> BlockingCtx<'a> {
     /// The wall clock.
     pub fn wall(&self) -> Wall {
         (self.wall)()
+    }
+
+    /// The addresses of a host, at least one. May take as long as the system's resolver likes.
+    ///
+    /// # Errors
+    /// The name does not exist, or nobody can be asked.
+    pub fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        (self.resolve)(host)
     }
 }
 

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use super::KNOWN_PERCENTILES;
 
+/// Most entries of all lists of a request together.
+pub const LIST_MAX: usize = 512;
+
 /// A choice among metrics. The default chooses every metric with its brief fields.
 ///
 /// Each list that is empty chooses everything.
@@ -45,6 +48,9 @@ pub enum FilterError {
          pairs with a value"
     )]
     OddAttributes,
+    /// More in a list than is sensible.
+    #[error("a list has at most {LIST_MAX} entries")]
+    TooMany,
     /// `detail` is neither true nor false.
     #[error("the value of detail should be a boolean value, i.e. true or false")]
     NotBoolean,
@@ -68,7 +74,12 @@ impl Filters {
         let mut filters = Self::default();
         let mut listed = None;
         let mut detail = false;
+        let mut entries = 0;
         for (name, value) in arguments {
+            entries += value.split(',').count();
+            if entries > LIST_MAX {
+                return Err(FilterError::TooMany);
+            }
             match name {
                 "with_metric_fields" => listed = Some(list(value)),
                 "types" => filters.types = list(value),

@@ -20,7 +20,7 @@ pub(super) struct Pool {
     threads: usize,
     busy: usize,
     queue: VecDeque<BlockingJob>,
-    rng: Rng,
+    pub(super) rng: Rng,
 }
 
 impl Pool {
@@ -103,7 +103,8 @@ pub(super) fn run_job(world: &Rc<RefCell<World>>, node: u16, index: u16, of: &Ar
         clock.wall(at)
     };
     let log = log::as_thread(of.log_label(), log::Thread::Pool(index));
-    let (home, task) = job.run_only(&BlockingCtx::new(of, &now, &wall));
+    let resolve = |host: &str| world.borrow_mut().resolve(node, index, host);
+    let (home, task) = job.run_only(&BlockingCtx::new(of, &now, &wall, &resolve));
     drop(log);
     let mut world = world.borrow_mut();
     let world = &mut *world;

@@ -36,6 +36,7 @@ mod dist;
 mod driver;
 mod fault;
 mod jobs;
+mod names;
 mod net;
 mod node;
 mod options;

@@ -33,6 +33,8 @@ pub struct NetOptions {
     pub connect_timeout: Duration,
     /// Retransmission after a healed link takes up to this long.
     pub retransmit: Duration,
+    /// How long a lookup of a host name takes.
+    pub lookup: Dist,
     /// Sockets a node may have open.
     pub fd_limit: usize,
 }
@@ -52,6 +54,7 @@ impl Default for NetOptions {
             keepalive: Duration::from_secs(120),
             connect_timeout: Duration::from_secs(127),
             retransmit: Duration::from_millis(400),
+            lookup: Dist::heavy(Duration::from_millis(2)),
             fd_limit: 10_000,
         }
     }

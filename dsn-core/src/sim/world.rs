@@ -14,6 +14,7 @@ use crate::rng::Rng;
 use crate::time::{Mono, Wall};
 use parking_lot::Mutex;
 use slab::Slab;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -112,6 +113,8 @@ pub(super) struct World {
     pub(super) queue: Queue,
     pub(super) nodes: Vec<NodeWorld>,
     pub(super) net: Net,
+    /// Host names that a scenario has set.
+    pub(super) names: BTreeMap<String, Vec<IpAddr>>,
     pub(super) trace: Trace,
     /// Accepted connections that nobody adopted.
     pub(super) dropped: Arc<Mutex<Vec<EndId>>>,
@@ -134,6 +137,7 @@ impl World {
             queue: Queue::default(),
             nodes: Vec::new(),
             net: Net::default(),
+            names: BTreeMap::new(),
             trace: Trace::new(options.step_log),
             dropped: Arc::default(),
             time: Arc::default(),

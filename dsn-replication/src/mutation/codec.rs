@@ -9,7 +9,7 @@
 //! Codes travel by name, so that a log outlives the process that wrote it. Decoding copies nothing and allocates
 //! nothing beyond one entry per request that really is there.
 
-use super::{ClientRequest, Mutation};
+use super::{BATCH_REQUESTS, ClientRequest, Mutation};
 use crate::ids::{Ballot, Decree};
 use crate::state_machine::StorageCode;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -41,6 +41,9 @@ pub enum DecodeError {
     /// A request this state machine does not know.
     #[error("unknown request {0} in a mutation")]
     UnknownCode(String),
+    /// More requests than a mutation may have.
+    #[error("a mutation of {0} requests")]
+    TooManyRequests(u32),
     /// A request refers to a code that is not listed.
     #[error("a request refers to code number {0}, which is not listed")]
     BadCodeIndex(u8),
@@ -159,7 +162,11 @@ pub fn decode_body(
             .ok_or_else(|| DecodeError::UnknownCode(String::from_utf8_lossy(&name).into_owned()))?;
         listed.push(known.code);
     }
-    let count = input.u32("its requests")? as usize;
+    let count = input.u32("its requests")?;
+    if count > BATCH_REQUESTS as u32 {
+        return Err(DecodeError::TooManyRequests(count));
+    }
+    let count = count as usize;
     if (data.len() - input.at) / PER_REQUEST < count {
         return Err(DecodeError::Truncated("its requests"));
     }
@@ -250,6 +257,16 @@ mod tests {
         let mut longer = data.to_vec();
         longer.push(0);
         assert_eq!(decode(&Bytes::from(longer)), Err(DecodeError::TrailingBytes(1)));
+    }
+
+    #[test]
+    fn a_crowd_of_requests_is_refused_before_anything_is_reserved() {
+        let most = mutation(&vec![&RPC_TEST_ONE as Code; BATCH_REQUESTS]);
+        assert_eq!(decode(&encoded(&most)), Ok(most.clone()));
+        let one_more =
+            Mutation { requests: [&most.requests[..], &most.requests[..1]].concat(), ..most };
+        let count = BATCH_REQUESTS as u32 + 1;
+        assert_eq!(decode(&encoded(&one_more)), Err(DecodeError::TooManyRequests(count)));
     }
 
     #[test]

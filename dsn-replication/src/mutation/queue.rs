@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 /// A batch is closed when its bodies reach this many bytes.
 pub const BATCH_BYTES: usize = 1 << 20;
 
-/// Most requests in one batch.
-pub const BATCH_REQUESTS: usize = 4096;
+/// Most requests in one batch, and in a mutation that is read: what a list of them costs is bounded by it.
+pub const BATCH_REQUESTS: usize = 1024;
 
 /// Names a waiting client request to whoever holds its replier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

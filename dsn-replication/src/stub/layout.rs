@@ -49,6 +49,20 @@ impl InitInfo {
         info
     }
 
+    /// Reads the content of the file.
+    ///
+    /// # Errors
+    /// `InvalidData` for content that is none of ours.
+    pub fn decode(content: &[u8]) -> io::Result<Self> {
+        let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
+        let init: Self =
+            serde_json::from_slice(content).map_err(|error| invalid(error.to_string()))?;
+        if init.magic != MAGIC || init.crc != init.checksum() {
+            return Err(invalid(".init-info: wrong checksum".to_owned()));
+        }
+        Ok(init)
+    }
+
     fn checksum(&self) -> u32 {
         let mut bytes = Vec::with_capacity(28);
         bytes.extend_from_slice(&self.magic.to_le_bytes());
@@ -109,12 +123,7 @@ pub fn load(disk: &dyn Disk, dir: &Path) -> io::Result<(AppInfo, InitInfo)> {
     let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
     let app = read_file(disk, &dir.join(".app-info"))?;
     let app = app_info_file::decode(&app).map_err(|error| invalid(error.to_string()))?;
-    let init = read_file(disk, &dir.join(".init-info"))?;
-    let init: InitInfo =
-        serde_json::from_slice(&init).map_err(|error| invalid(error.to_string()))?;
-    if init.magic != MAGIC || init.crc != init.checksum() {
-        return Err(invalid(".init-info: wrong checksum".to_owned()));
-    }
+    let init = InitInfo::decode(&read_file(disk, &dir.join(".init-info"))?)?;
     Ok((app, init))
 }
 

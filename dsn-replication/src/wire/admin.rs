@@ -6,7 +6,7 @@ use dsn_rpc::address::RpcAddress;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use dsn_rpc::host_port::HostPort;
-use dsn_rpc::thrift::{Blob, List, SetOf};
+use dsn_rpc::thrift::{List, SetOf};
 use dsn_rpc::{message, wire_enum};
 
 use super::config::{AppInfo, AppStatus, ConfigType, PartitionConfiguration, ReplicaInfo};
@@ -55,22 +55,6 @@ wire_enum! {
         MovePrimary = 0 => "move_primary",
         CopyPrimary = 1 => "copy_primary",
         CopySecondary = 2 => "copy_secondary",
-    }
-
-    /// Step of an authentication.
-    pub enum NegotiationStatus {
-        Invalid = 0 => "INVALID",
-        SaslListMechanisms = 1 => "SASL_LIST_MECHANISMS",
-        SaslListMechanismsResp = 2 => "SASL_LIST_MECHANISMS_RESP",
-        SaslSelectMechanisms = 3 => "SASL_SELECT_MECHANISMS",
-        SaslSelectMechanismsResp = 4 => "SASL_SELECT_MECHANISMS_RESP",
-        SaslInitiate = 5 => "SASL_INITIATE",
-        SaslChallenge = 6 => "SASL_CHALLENGE",
-        SaslChallengeResp = 7 => "SASL_CHALLENGE_RESP",
-        SaslSucc = 8 => "SASL_SUCC",
-        /// The server does not authenticate.
-        SaslAuthDisable = 9 => "SASL_AUTH_DISABLE",
-        SaslAuthFail = 10 => "SASL_AUTH_FAIL",
     }
 }
 
@@ -335,13 +319,4 @@ message! {
         3: total_available_mb: i64,
         4: disk_infos: List<DiskInfo>,
     }
-
-    /// An operator's command; the answer is a plain string.
-    pub struct Command { 1: cmd: String, 2: arguments: Vec<String> }
-
-    /// A step of an authentication.
-    pub struct NegotiationRequest { 1: status: NegotiationStatus, 2: msg: Blob }
-
-    /// The answer to a step of an authentication.
-    pub struct NegotiationResponse { 1: status: NegotiationStatus, 2: msg: Blob }
 }

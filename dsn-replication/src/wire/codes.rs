@@ -75,8 +75,4 @@ names! {
 
     /// `BeaconMsg` to `BeaconAck`, from replica servers to meta servers.
     FAILURE_DETECTOR_PING = "RPC_FD_FAILURE_DETECTOR_PING";
-    /// `Command` to a string, on every server.
-    CLI_CALL = "RPC_CLI_CLI_CALL";
-    /// `NegotiationRequest` to `NegotiationResponse`, on every server.
-    NEGOTIATION = "RPC_NEGOTIATION";
 }

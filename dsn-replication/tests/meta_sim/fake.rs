@@ -18,6 +18,7 @@ use dsn_replication::wire::config::{
 };
 use dsn_rpc::address::RpcAddress;
 use dsn_rpc::gpid::Gpid;
+use dsn_rpc::host_port::HostPort;
 use dsn_rpc::{Replier, Request, Rpc, RpcOptions, ServiceTable};
 
 dsn_core::task_codes! {
@@ -129,7 +130,8 @@ impl Host {
 /// The fake replica server as an app.
 pub struct FakeServer {
     pub listen: SocketAddr,
-    pub meta: SocketAddr,
+    /// By its name, which every node of the simulation has.
+    pub meta: HostPort,
     pub replicas: Shared,
 }
 
@@ -139,7 +141,7 @@ impl ServiceApp for FakeServer {
         let server = Arc::new(Server { replicas: self.replicas.clone(), host: Mutex::default() });
         let timing = Timing::new(&ReplicationOptions::default()).unwrap();
         let options = MetaLinkOptions {
-            metas: vec![self.meta],
+            metas: vec![self.meta.clone()],
             me: self.listen,
             timing,
             sync_interval: Duration::from_secs(30),

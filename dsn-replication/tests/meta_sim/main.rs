@@ -1,5 +1,7 @@
 //! A meta server and replica servers in the simulator: tables, restarts, lost leases, power loss at any disk step.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod fake;
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +21,7 @@ use dsn_replication::wire::admin::{
 };
 use dsn_replication::wire::config::{QueryCfgRequest, QueryCfgResponse};
 use dsn_rpc::error_code::ErrorCode;
+use dsn_rpc::host_port::HostPort;
 use dsn_rpc::thrift::{Decode, Encode};
 use dsn_rpc::{CallError, CallOptions, Rpc, RpcOptions, ServiceTable, call};
 
@@ -98,7 +101,11 @@ impl World {
             let spec =
                 NodeSpec::new(&format!("replica{n}"), [10, 0, 0, 10 + n].into(), 2, move || {
                     let listen = at(10 + n, 34801);
-                    Box::new(FakeServer { listen, meta: at(1, 34601), replicas: replicas.clone() })
+                    Box::new(FakeServer {
+                        listen,
+                        meta: HostPort::new("meta", 34601),
+                        replicas: replicas.clone(),
+                    })
                 });
             world.servers.push(world.sim.add_node(spec));
         }

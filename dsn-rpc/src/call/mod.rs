@@ -1,6 +1,7 @@
 //! Calls: a request leaves, and exactly one of answer, timeout and failure comes back to the resident that asked.
 //!
-//! Nothing is sent twice here; whoever knows that a repetition is harmless repeats. The outcome is an event of the
+//! Nothing is sent twice here; whoever knows that a repetition is harmless repeats. What has an outcome before its
+//! connection stands is not sent at all. The outcome is an event of the
 //! resident and vanishes with it. It never runs inside the call itself.
 
 mod error;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use dsn_core::code::Code;
 use dsn_core::exec::{Addr, Ctx, Resident, WorkerId};
+use dsn_core::time::Mono;
 use dsn_core::toollet::Verdict;
 
 use crate::connector::{self, Lane, PeerKey};
@@ -20,7 +22,7 @@ use crate::exchange::{self, Exchange};
 use crate::frame::{Context, Protocol, RequestHead, ResponseFrame, RpcName, write_request};
 use crate::gpid::Gpid;
 use crate::rpc_loop::{LPC_RPC_DELAYED, LPC_RPC_TIMEOUTS, RpcLoop};
-use crate::session::{NO_CALL, SessionId};
+use crate::session::{NO_CALL, SessionId, State, Unsent};
 use crate::thrift::{ARGUMENT_ID, Decode, Encode, RESULT_ID, Writer, decode_wrapped};
 
 pub use error::{CallError, NetworkError};
@@ -178,14 +180,12 @@ pub fn cancel(ctx: &mut Ctx<'_>, id: CallId) -> bool {
     }
     let Some(exchange) = Exchange::of(ctx) else { return false };
     let Some(pending) = exchange.calls.take(id.slot, id.generation) else { return false };
-    if let Some(session) = exchange.session(pending.session) {
-        session.end_call(pending.number);
-    }
+    exchange.end_call(pending.session, pending.number);
     true
 }
 
 /// Runs the outcome on its resident: here and now, or as an event when it is busy or elsewhere.
-fn deliver<T: Resident>(
+pub(crate) fn deliver<T: Resident>(
     ctx: &mut Ctx<'_>,
     back: Addr<T>,
     code: Code,
@@ -207,6 +207,7 @@ fn fail_later(ctx: &mut Ctx<'_>, code: Code, done: Done, error: CallError) -> Ca
 struct Placed {
     session: SessionId,
     head: RequestHead,
+    deadline: Mono,
     verdict: Verdict,
 }
 
@@ -223,7 +224,7 @@ fn start(
         Err(error) => return fail_later(ctx, code, done, error),
     };
     let timeout = options.timeout.unwrap_or_else(|| ctx.node().spec(code).timeout);
-    let at = ctx.now() + timeout;
+    let at = placed.deadline;
     let worker = ctx.worker();
     let Some(exchange) = Exchange::of(ctx) else {
         let error = CallError::Network { peer: to, error: NetworkError::NotStarted };
@@ -264,14 +265,15 @@ fn place(
     let rdsn = options.protocol == Protocol::Rdsn;
     let trace_id = if rdsn { ctx.rng().next_u64() } else { 0 };
     let timeout = options.timeout.unwrap_or_else(|| ctx.node().spec(code).timeout);
+    let deadline = ctx.now() + timeout;
     let Some(exchange) = Exchange::of(ctx) else { return Err(failed(NetworkError::NotStarted)) };
     let shared = exchange.shared.clone();
     let Some(state) = exchange.session(session) else {
         return Err(failed(NetworkError::NotStarted));
     };
-    let open = state.state == crate::session::State::Open;
+    let open = state.state == State::Open;
     let most = if open { shared.limits.calls } else { shared.limits.calls_connecting };
-    if state.calls.len() >= most || state.queue.len() >= connector::unsent_max(open) {
+    if state.calls.len() >= most || state.waiting_bytes() >= connector::unsent_max(open) {
         return Err(CallError::Overloaded { peer: to });
     }
     let mut context =
@@ -282,7 +284,7 @@ fn place(
     let head = RequestHead {
         trace_id,
         gpid: options.gpid,
-        timeout_ms: timeout.as_millis().clamp(1, i32::MAX as u128) as u32,
+        timeout_ms: timeout_ms(timeout),
         thread_hash: options.thread_hash.unwrap_or_else(|| options.gpid.thread_hash()),
         partition_hash: options.partition_hash,
         context,
@@ -293,7 +295,7 @@ fn place(
     if is_oneway {
         state.enter_call(NO_CALL);
     }
-    Ok(Placed { session, head, verdict })
+    Ok(Placed { session, head, deadline, verdict })
 }
 
 /// Asks the fault injector about a message, when it is on.
@@ -305,29 +307,51 @@ pub(crate) fn judge(ctx: &mut Ctx<'_>, code: Code) -> Verdict {
     ctx.node().hooks().on_message(code, roll)
 }
 
+/// A timeout as frames tell it: at least a millisecond, for 0 means that the caller did not say.
+pub(crate) fn timeout_ms(timeout: Duration) -> u32 {
+    timeout.as_millis().clamp(1, i32::MAX as u128) as u32
+}
+
 fn send(ctx: &mut Ctx<'_>, placed: &Placed, body: impl FnOnce(&mut Writer<'_>)) {
     let id = placed.session;
+    let Some(exchange) = Exchange::of(ctx) else { return };
+    let Some(session) = exchange.session(id) else { return };
+    let open = session.state == State::Open;
     match placed.verdict {
         Verdict::Drop | Verdict::Fail => {}
-        Verdict::Proceed => {
-            let Some(exchange) = Exchange::of(ctx) else { return };
+        Verdict::Proceed if open => {
             exchange.append(id, |out| write_request(out, &placed.head, body));
             exchange::ask(ctx);
         }
+        Verdict::Proceed => {
+            let unsent = unsent(placed, body);
+            exchange.keep_unsent(id, unsent);
+        }
         Verdict::Delay(delay) => {
-            let mut frame = BytesMut::new();
-            write_request(&mut frame, &placed.head, body);
-            let Some(exchange) = Exchange::of(ctx) else { return };
+            let unsent = unsent(placed, body);
             let me = exchange.me;
-            let frame = frame.freeze();
-            ctx.after(me, &LPC_RPC_DELAYED, delay, move |_, ctx| {
-                if let Some(exchange) = Exchange::of(ctx) {
-                    exchange.append_bytes(id, frame);
-                }
-                exchange::ask(ctx);
-            });
+            ctx.after(me, &LPC_RPC_DELAYED, delay, move |_, ctx| send_delayed(ctx, id, unsent));
         }
     }
+}
+
+fn unsent(placed: &Placed, body: impl FnOnce(&mut Writer<'_>)) -> Unsent {
+    let mut frame = BytesMut::new();
+    write_request(&mut frame, &placed.head, body);
+    Unsent { number: placed.head.id, deadline: placed.deadline, frame }
+}
+
+/// A frame that the fault injector has held back; it is not sent when its time is over.
+fn send_delayed(ctx: &mut Ctx<'_>, id: SessionId, unsent: Unsent) {
+    let now = ctx.now();
+    let Some(exchange) = Exchange::of(ctx) else { return };
+    let Some(session) = exchange.session(id) else { return };
+    let open = session.state == State::Open;
+    exchange.keep_unsent(id, unsent);
+    if open {
+        exchange.send_unsent(id, now);
+    }
+    exchange::ask(ctx);
 }
 
 /// An answer has arrived on a session.

@@ -303,6 +303,18 @@ pub fn write_request(out: &mut BytesMut, head: &RequestHead, body: impl FnOnce(&
     }
 }
 
+/// Changes how long the caller waits, in a frame that [`write_request`] has written.
+pub(crate) fn set_request_timeout(protocol: Protocol, frame: &mut [u8], timeout_ms: u32) {
+    let (at, bytes) = match protocol {
+        Protocol::Thft => (thft::TIMEOUT_AT, timeout_ms.to_be_bytes()),
+        Protocol::Rdsn => (rdsn::TIMEOUT_AT, timeout_ms.to_le_bytes()),
+        Protocol::Http => return,
+    };
+    if let Some(place) = frame.get_mut(at..at + 4) {
+        place.copy_from_slice(&bytes);
+    }
+}
+
 /// Refuses a frame that is too large or smaller than `least`; returns its length.
 #[inline]
 fn checked_length(declared: u64, least: usize, limit: usize) -> Result<usize, FrameError> {

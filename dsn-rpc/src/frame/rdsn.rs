@@ -44,6 +44,9 @@ mod at {
 /// Length of the name fields, with at least one NUL.
 const NAME_FIELD: usize = 48;
 
+/// Where a header says how long the caller waits.
+pub(super) const TIMEOUT_AT: usize = at::TIMEOUT;
+
 /// The flags of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context(u64);

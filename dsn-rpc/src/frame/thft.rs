@@ -23,6 +23,8 @@ pub(super) const MAGIC: &[u8; 4] = b"THFT";
 
 /// Header length of version 0.
 const HEADER_V0: usize = 48;
+/// Where a header of version 0 says how long the caller waits.
+pub(super) const TIMEOUT_AT: usize = 32;
 /// Header length of version 1, without the structure that follows it.
 const HEADER_V1: usize = 16;
 

@@ -12,6 +12,7 @@
 //! its input in the socket until that is better ([`Session::may_read`]).
 
 mod read;
+mod unsent;
 mod write;
 
 use std::collections::VecDeque;
@@ -28,6 +29,7 @@ use crate::options::Limits;
 
 pub use read::detach;
 pub(crate) use read::{BLOCK, ReadBlock, keep};
+pub(crate) use unsent::{Unsent, UnsentQueue};
 pub(crate) use write::{IOV_MAX, SHARE_MIN, WriteQueue};
 
 /// Names a session of a node; never names another one later.
@@ -99,6 +101,8 @@ pub(crate) struct Session {
     /// Not read on because of a limit; whatever relieves the limit lists it.
     pub(crate) paused: bool,
 
+    /// Calls that wait for the connection to stand.
+    pub(crate) unsent: UnsentQueue,
     pub(crate) queue: WriteQueue,
     /// On the list of sessions to be flushed.
     pub(crate) dirty: bool,
@@ -151,6 +155,7 @@ impl Session {
             ended: false,
             listed: false,
             paused: false,
+            unsent: UnsentQueue::default(),
             queue: WriteQueue::default(),
             dirty: false,
             blocked: false,
@@ -241,9 +246,17 @@ impl Session {
         self.in_flight == 0 && self.open_calls == 0 && self.queue.is_empty()
     }
 
+    /// Bytes that wait to leave.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.unsent.bytes() + self.queue.len()
+    }
+
     /// Memory held for this connection beyond the structure itself, in bytes.
     pub(crate) fn memory(&self) -> usize {
-        self.input.capacity() + self.queue.memory() + self.calls.capacity() * 4
+        self.input.capacity()
+            + self.unsent.bytes()
+            + self.queue.memory()
+            + self.calls.capacity() * 4
     }
 }
 

@@ -8,6 +8,5 @@ pub mod codes;
 pub mod key;
 pub mod partition_hash;
 pub mod rrdb;
-pub mod task_codes;
 pub mod time;
 pub mod value;

@@ -65,6 +65,15 @@ pub mod scan_context {
     pub const COMPLETED: i64 = -1;
     /// Used by clients for a context that is gone.
     pub const NOT_EXIST: i64 = -2;
+    /// The last of the numbers that are no context. Below are contexts again: the original draws them at random, and
+    /// every other one is negative.
+    pub const LAST_SPECIAL: i64 = -3;
+
+    /// Whether a scan goes on under `id`.
+    #[must_use]
+    pub const fn is_valid(id: i64) -> bool {
+        id >= 0 || id < LAST_SPECIAL
+    }
 }
 
 wire_enum! {

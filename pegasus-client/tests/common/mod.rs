@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use dsn_replication::wire::{admin::*, config::*, replica::*};
+use dsn_rpc::builtin::{Command, Negotiation};
 use dsn_rpc::thrift::{Blob, Decode, WireError, Writer, decode_wrapped};
 use pegasus_client::schema::rrdb::*;
 use serde_json::Value;
@@ -81,7 +82,7 @@ macro_rules! with_rpcs {
             "RPC_QUERY_REPLICA_INFO": QueryReplicaInfoRequest => QueryReplicaInfoResponse;
             "RPC_QUERY_DISK_INFO": QueryDiskInfoRequest => QueryDiskInfoResponse;
             "RPC_CLI_CLI_CALL": Command => String;
-            "RPC_NEGOTIATION": NegotiationRequest => NegotiationResponse;
+            "RPC_NEGOTIATION": Negotiation => Negotiation;
             "RPC_FD_FAILURE_DETECTOR_PING": BeaconMsg => BeaconAck;
             "RPC_CM_CONFIG_SYNC": ConfigSyncRequest => ConfigSyncResponse;
             "RPC_CONFIG_PROPOSAL": ConfigurationUpdateRequest => NoAnswer;

@@ -5,7 +5,7 @@ use dsn_core::exec::Ctx;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::thrift::{Decode, Encode, decode_wrapped};
 use dsn_rpc::{Replier, Request, ServiceTable};
-use pegasus_client::codes;
+use pegasus_client::schema::codes;
 use pegasus_client::schema::rrdb::{
     BatchGetRequest, BatchGetResponse, FullData, GetScannerRequest, IncrRequest, IncrResponse,
     KeyValue, MultiGetRequest, MultiGetResponse, ReadResponse, ScanRequest, ScanResponse,

@@ -14,19 +14,20 @@ use dsn_core::exec::{Addr, Ctx, WorkerConfig};
 use dsn_core::node::{Node, NodeParts};
 use dsn_core::stage::{Layout, StagePlan};
 use dsn_replication::wire::admin::{
-    Command, CreateAppRequest, CreateAppResponse, ListAppsRequest, ListAppsResponse,
-    ListNodesRequest, ListNodesResponse, NodeInfo, NodeStatus,
+    CreateAppRequest, CreateAppResponse, ListAppsRequest, ListAppsResponse, ListNodesRequest,
+    ListNodesResponse, NodeInfo, NodeStatus,
 };
 use dsn_replication::wire::config::{
     AppInfo, AppStatus, PartitionConfiguration, QueryCfgRequest, QueryCfgResponse,
 };
 use dsn_rpc::address::RpcAddress;
+use dsn_rpc::builtin::Command;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use dsn_rpc::{Replier, Request, Rpc, RpcOptions, ServiceTable};
 use parking_lot::Mutex;
 use pegasus_client::schema::rrdb::KeyValue;
-use pegasus_client::{ClientOptions, PegasusClient, codes};
+use pegasus_client::{ClientOptions, PegasusClient};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -319,7 +320,7 @@ fn forwarded(leader: SocketAddr) -> QueryCfgResponse {
 
 fn meta_services(world: &World, me: Me) -> ServiceTable {
     let mut table = ServiceTable::new();
-    let code = &codes::RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX;
+    let code = &dsn_replication::codes::RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX;
     on(&mut table, world, &me, code, |state, me, request: QueryCfgRequest| {
         if let Some(leader) = state.leader.filter(|leader| *leader != me) {
             return forwarded(leader);
@@ -329,7 +330,7 @@ fn meta_services(world: &World, me: Me) -> ServiceTable {
             None => QueryCfgResponse { err: ErrorCode::ObjectNotFound, ..Default::default() },
         }
     });
-    let code = &codes::RPC_CM_CREATE_APP;
+    let code = &dsn_replication::codes::RPC_CM_CREATE_APP;
     on(&mut table, world, &me, code, |state, me, request: CreateAppRequest| {
         let answer = |err, appid| CreateAppResponse { err, appid };
         if state.leader.is_some_and(|leader| leader != me) {
@@ -353,7 +354,7 @@ fn meta_services(world: &World, me: Me) -> ServiceTable {
         state.tables.insert(request.app_name, table);
         answer(ErrorCode::Ok, app_id)
     });
-    let code = &codes::RPC_CM_LIST_APPS;
+    let code = &dsn_replication::codes::RPC_CM_LIST_APPS;
     on(&mut table, world, &me, code, |state, _, _: ListAppsRequest| {
         let infos = state.tables.iter().map(|(name, table)| AppInfo {
             status: AppStatus::Available,
@@ -365,7 +366,7 @@ fn meta_services(world: &World, me: Me) -> ServiceTable {
         });
         ListAppsResponse { err: ErrorCode::Ok, infos: infos.collect(), hint_message: None }
     });
-    let code = &codes::RPC_CM_LIST_NODES;
+    let code = &dsn_replication::codes::RPC_CM_LIST_NODES;
     on(&mut table, world, &me, code, |state, _, _: ListNodesRequest| {
         let infos = state.nodes.iter().map(|node| NodeInfo {
             status: NodeStatus::Alive,
@@ -374,7 +375,7 @@ fn meta_services(world: &World, me: Me) -> ServiceTable {
         });
         ListNodesResponse { err: ErrorCode::Ok, infos: infos.collect() }
     });
-    let code = &codes::RPC_CLI_CLI_CALL;
+    let code = &dsn_rpc::builtin::RPC_CLI_CLI_CALL;
     on(&mut table, world, &me, code, |_, _, command: Command| {
         format!("{}: {}", command.cmd, command.arguments.join("+"))
     });

@@ -6,19 +6,23 @@
 //! being encoded and decoded again.
 
 #![deny(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 #[expect(unsafe_code, reason = "a global allocator cannot be implemented without")]
 mod alloc;
 #[macro_use]
 #[path = "../common/mod.rs"]
 mod common;
+mod files;
 mod mutate;
+mod text;
 
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use common::{NoAnswer, hex_of};
 use dsn_replication::wire::{admin::*, config::*, replica::*};
+use dsn_rpc::builtin::{Command, Negotiation};
 use dsn_rpc::frame::http::HttpTarget;
 use dsn_rpc::frame::{Frame, Parsed, Parser, Protocol, RequestHead, RpcName, rdsn, write_request};
 use dsn_rpc::gpid::Gpid;

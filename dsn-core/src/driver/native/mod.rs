@@ -1,9 +1,10 @@
 //! The operating system as a driver: mio for sockets, threads for blocking pools, `std::fs` for files.
 //!
-//! The only place of the workspace (with log rotation) that may touch clocks, sockets, files and threads.
+//! The only place of the workspace (with log rotation) that may touch clocks, sockets, names, files and threads.
 
 mod clock;
 mod disk;
+mod names;
 mod pool;
 
 pub use clock::NativeClock;

@@ -83,7 +83,7 @@ fn work(receiver: &Receiver<BlockingJob>, node: &Weak<Node>, clock: NativeClock,
     while let Ok(job) = receiver.recv() {
         let Some(node) = node.upgrade() else { return };
         let stage = job.stage();
-        job.execute(&BlockingCtx::new(&node, &now, &wall));
+        job.execute(&BlockingCtx::new(&node, &now, &wall, &super::names::resolve));
         node.stage(stage).job_ended();
     }
 }

@@ -32,6 +32,7 @@ macro_rules! not_active {
     ($($name:ident)*) => {$(
         impl NotActive for $name {
             fn not_active() -> Self {
+                #[allow(clippy::needless_update, reason = "some have no other field")]
                 Self { err: ErrorCode::ServiceNotActive, ..Self::default() }
             }
         }

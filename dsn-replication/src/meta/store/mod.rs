@@ -15,7 +15,7 @@
 #[cfg(test)]
 pub(crate) mod crash_disk;
 pub mod local;
-mod log;
+pub mod log;
 #[cfg(test)]
 mod tests;
 

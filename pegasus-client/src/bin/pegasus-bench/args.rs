@@ -453,6 +453,7 @@ fn fraction(flag: &'static str, value: f64, low: f64, high: f64) -> Result<(), A
 ///
 /// # Errors
 /// [`ArgsError::Address`].
+#[expect(clippy::disallowed_methods, reason = "a program at its start: nothing else waits")]
 pub fn resolve(flag: &'static str, text: &str) -> Result<SocketAddr, ArgsError> {
     let bad = |why: String| ArgsError::Address { flag, value: text.to_owned(), why };
     let found: Vec<SocketAddr> = match text.to_socket_addrs() {

@@ -97,18 +97,18 @@ impl Thft {
     /// Appends the request for the next rows of a scan.
     pub fn encode_more(&mut self, context_id: i64, token: u32, out: &mut BytesMut) {
         self.head.id = u64::from(token);
-        self.head.name = RpcName::new(codes::SCAN.as_bytes());
+        self.head.name = RpcName::new(codes::RPC_RRDB_RRDB_SCAN.name().as_bytes());
         write_request(out, &self.head, |w| w.wrapped(ARGUMENT_ID, &ScanRequest { context_id }));
     }
 }
 
 fn rpc_of(kind: Kind) -> &'static str {
     match kind {
-        Kind::Set => codes::PUT,
-        Kind::Get => codes::GET,
-        Kind::MultiSet => codes::MULTI_PUT,
-        Kind::MultiGet => codes::MULTI_GET,
-        Kind::Scan => codes::GET_SCANNER,
+        Kind::Set => codes::RPC_RRDB_RRDB_PUT.name(),
+        Kind::Get => codes::RPC_RRDB_RRDB_GET.name(),
+        Kind::MultiSet => codes::RPC_RRDB_RRDB_MULTI_PUT.name(),
+        Kind::MultiGet => codes::RPC_RRDB_RRDB_MULTI_GET.name(),
+        Kind::Scan => codes::RPC_RRDB_RRDB_GET_SCANNER.name(),
     }
 }
 
@@ -344,7 +344,7 @@ mod tests {
     fn single_records_are_asked_for_like_the_clients_do() {
         let records = records_of("--key-size 16 --keys 1000 --sort-keys 10 --value-size 50");
         let (head, body) = request_of(&records, op(Kind::Set, 127, 1));
-        assert_eq!(head.name.as_str(), codes::PUT);
+        assert_eq!(head.name.as_str(), codes::RPC_RRDB_RRDB_PUT.name());
         assert_eq!((head.id, head.timeout_ms, head.version), (77, 1500, 0));
         let hash = partition_hash::crc64(b"k0000012");
         assert_eq!(head.partition_hash, hash);
@@ -355,7 +355,7 @@ mod tests {
         assert_eq!((&put.key, &put.value[..]), (&full, records.value(127)));
         assert_eq!((put.expire_ts_seconds, put.update_type), (0, None));
         let (head, body) = request_of(&records, op(Kind::Get, 127, 1));
-        assert_eq!(head.name.as_str(), codes::GET);
+        assert_eq!(head.name.as_str(), codes::RPC_RRDB_RRDB_GET.name());
         assert_eq!(decode_wrapped::<Blob>(&body).unwrap(), full);
     }
 
@@ -363,18 +363,18 @@ mod tests {
     fn many_records_are_asked_for_by_hash_key() {
         let records = records_of("--key-size 16 --keys 1000 --sort-keys 10 --value-size 50");
         let (head, body) = request_of(&records, op(Kind::MultiSet, 125, 3));
-        assert_eq!(head.name.as_str(), codes::MULTI_PUT);
+        assert_eq!(head.name.as_str(), codes::RPC_RRDB_RRDB_MULTI_PUT.name());
         let put: MultiPutRequest = decode_wrapped(&body).unwrap();
         let rows: Vec<KeyValue> = put.kvs.to_vec();
         assert_eq!((&put.hash_key[..], rows.len()), (&b"k0000012"[..], 3));
         assert_eq!((&rows[2].key[..], &rows[2].value[..]), (&b"s0000007"[..], records.value(127)));
         let (head, body) = request_of(&records, op(Kind::MultiGet, 125, 3));
-        assert_eq!(head.name.as_str(), codes::MULTI_GET);
+        assert_eq!(head.name.as_str(), codes::RPC_RRDB_RRDB_MULTI_GET.name());
         let get: MultiGetRequest = decode_wrapped(&body).unwrap();
         assert_eq!(get.sort_keys.to_vec(), [&b"s0000005"[..], b"s0000006", b"s0000007"]);
         assert_eq!((get.max_kv_count, get.no_value, get.reverse), (-1, false, false));
         let (head, body) = request_of(&records, op(Kind::Scan, 120, 10));
-        assert_eq!(head.name.as_str(), codes::GET_SCANNER);
+        assert_eq!(head.name.as_str(), codes::RPC_RRDB_RRDB_GET_SCANNER.name());
         let scan: GetScannerRequest = decode_wrapped(&body).unwrap();
         assert_eq!((scan.batch_size, scan.start_inclusive, scan.stop_inclusive), (7, true, false));
         assert_eq!(scan.stop_key, key::next_of_hash_key(b"k0000012").unwrap());
@@ -395,9 +395,13 @@ mod tests {
     fn replies_are_complete_or_awaited_at_every_cut() {
         let answer =
             UpdateResponse { decree: 9, server: Text::from_static("h:1"), ..Default::default() };
-        let one = response(codes::PUT, ErrorCode::Ok, Some(&answer));
+        let one = response(codes::RPC_RRDB_RRDB_PUT.name(), ErrorCode::Ok, Some(&answer));
         let mut both = one.clone();
-        both.extend_from_slice(&response::<UpdateResponse>(codes::PUT, ErrorCode::Busy, None));
+        both.extend_from_slice(&response::<UpdateResponse>(
+            codes::RPC_RRDB_RRDB_PUT.name(),
+            ErrorCode::Busy,
+            None,
+        ));
         for cut in 0..both.len() {
             let first = next(&both[..cut]).unwrap();
             assert_eq!(first.is_some(), cut >= one.len(), "cut at {cut}");
@@ -417,7 +421,7 @@ mod tests {
         let read = |error, value: &[u8]| {
             let value = Blob::copy_from_slice(value);
             let answer = ReadResponse { error, value, ..Default::default() };
-            response(codes::GET, ErrorCode::Ok, Some(&answer))
+            response(codes::RPC_RRDB_RRDB_GET.name(), ErrorCode::Ok, Some(&answer))
         };
         let get = op(Kind::Get, 127, 1);
         assert_eq!(judged(get, read(0, records.value(127))), done(1, 0, 0));
@@ -426,8 +430,15 @@ mod tests {
         assert_eq!(judged(get, read(5, b"")), Ok(Verdict::Failed("storage error 5".into())));
         let answer = UpdateResponse { decree: i64::MAX, ..Default::default() };
         let set = op(Kind::Set, 1, 1);
-        assert_eq!(judged(set, response(codes::PUT, ErrorCode::Ok, Some(&answer))), done(1, 0, 0));
-        let moved = response::<UpdateResponse>(codes::PUT, ErrorCode::InvalidState, None);
+        assert_eq!(
+            judged(set, response(codes::RPC_RRDB_RRDB_PUT.name(), ErrorCode::Ok, Some(&answer))),
+            done(1, 0, 0)
+        );
+        let moved = response::<UpdateResponse>(
+            codes::RPC_RRDB_RRDB_PUT.name(),
+            ErrorCode::InvalidState,
+            None,
+        );
         assert_eq!(judged(set, moved), Ok(Verdict::Failed("ERR_INVALID_STATE".into())));
         assert!(means_moved("ERR_INVALID_STATE") && means_moved("ERR_OBJECT_NOT_FOUND"));
         assert!(!means_moved("ERR_BUSY") && !means_moved("storage error 5"));
@@ -445,12 +456,12 @@ mod tests {
         let mut answer = MultiGetResponse::default();
         answer.kvs.push(row(b"s0000005", 125));
         answer.kvs.push(row(b"s0000006", 999));
-        let bytes = response(codes::MULTI_GET, ErrorCode::Ok, Some(&answer));
+        let bytes = response(codes::RPC_RRDB_RRDB_MULTI_GET.name(), ErrorCode::Ok, Some(&answer));
         let verdict = judge(&op(Kind::MultiGet, 125, 3), &next(&bytes).unwrap().unwrap(), &check);
         assert_eq!(verdict, Ok(Verdict::Done(Tally { found: 2, missing: 1, wrong: 1 })));
         let mut answer = ScanResponse { context_id: 12, ..Default::default() };
         answer.kvs.push(row(&key::encode_key(b"k0000012", b"s0000001").unwrap(), 121));
-        let bytes = response(codes::SCAN, ErrorCode::Ok, Some(&answer));
+        let bytes = response(codes::RPC_RRDB_RRDB_SCAN.name(), ErrorCode::Ok, Some(&answer));
         let verdict = judge(&op(Kind::Scan, 120, 10), &next(&bytes).unwrap().unwrap(), &check);
         assert_eq!(verdict, Ok(Verdict::More(12, Tally { found: 1, missing: 0, wrong: 0 })));
     }
@@ -460,7 +471,7 @@ mod tests {
         let records = records_of("--value-size 20");
         let check = Checker { records: &records, content: true };
         let answer = ReadResponse { value: Blob::from_static(b"abc"), ..Default::default() };
-        let good = response(codes::GET, ErrorCode::Ok, Some(&answer));
+        let good = response(codes::RPC_RRDB_RRDB_GET.name(), ErrorCode::Ok, Some(&answer));
         let seed = 4;
         println!("seed {seed}");
         let (mut rng, mut refused) = (Rng::new(seed), 0);

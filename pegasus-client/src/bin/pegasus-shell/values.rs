@@ -103,6 +103,7 @@ pub fn seconds(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 /// A name that stands for no address.
+#[expect(clippy::disallowed_methods, reason = "a program at its start: nothing else waits")]
 pub fn resolve(names: &[String]) -> anyhow::Result<Vec<SocketAddr>> {
     let mut found = Vec::with_capacity(names.len());
     for name in names {

@@ -149,4 +149,32 @@ mod tests {
             assert!(Image::decode(whole.slice(..at)).is_none(), "cut at {at}");
         }
     }
+
+    #[test]
+    fn what_a_fitting_checksum_lets_pass_is_read_or_refused() {
+        let seed = 0x696d_6167;
+        println!("seed {seed:#x}");
+        let mut rng = dsn_core::rng::Rng::new(seed);
+        let whole = sample().encode();
+        let body = MAGIC.len() + CRC_BYTES;
+        let mut read = 0;
+        for round in 0..100_000 {
+            let mut bytes = whole[..body + rng.index(whole.len() - body + 1)].to_vec();
+            for _ in 0..1 + rng.below(4) {
+                let at = body + rng.index((bytes.len() - body).max(1));
+                match bytes.get_mut(at) {
+                    Some(byte) if rng.chance(0.5) => *byte ^= 1 << rng.below(8),
+                    Some(byte) => *byte = [0, 0x7f, 0x80, 0xff][rng.index(4)],
+                    None => bytes.push(0),
+                }
+            }
+            let crc = crc32c::crc32c(&bytes[body..]);
+            bytes[body - CRC_BYTES..body].copy_from_slice(&crc.to_be_bytes());
+            if let Some(image) = Image::decode(bytes.into()) {
+                assert!(image.table.len() <= 50, "round {round}");
+                read += 1;
+            }
+        }
+        assert!(read > 10, "some changes touch values alone: {read}");
+    }
 }

@@ -208,13 +208,13 @@ impl Fake {
         let own =
             |raw: &[u8]| assert_eq!(partition_hash::of_raw_key(raw), Some(head.partition_hash));
         match head.name.as_str() {
-            codes::PUT => {
+            name if name == codes::RPC_RRDB_RRDB_PUT.name() => {
                 let put: UpdateRequest = decode_wrapped(&request.body).unwrap();
                 own(&put.key);
                 self.data.insert(put.key, put.value);
                 reply(request, &UpdateResponse::default(), out);
             }
-            codes::GET => {
+            name if name == codes::RPC_RRDB_RRDB_GET.name() => {
                 let raw: Blob = decode_wrapped(&request.body).unwrap();
                 own(&raw);
                 let value = self.data.get(&raw).cloned();
@@ -228,7 +228,7 @@ impl Fake {
 
     fn answer_many(&mut self, request: &RequestFrame, out: &mut BytesMut) {
         match request.head.name.as_str() {
-            codes::MULTI_PUT => {
+            name if name == codes::RPC_RRDB_RRDB_MULTI_PUT.name() => {
                 let put: MultiPutRequest = decode_wrapped(&request.body).unwrap();
                 for kv in put.kvs.iter() {
                     let raw = key::encode_key(&put.hash_key, &kv.key).unwrap();
@@ -236,7 +236,7 @@ impl Fake {
                 }
                 reply(request, &UpdateResponse::default(), out);
             }
-            codes::MULTI_GET => {
+            name if name == codes::RPC_RRDB_RRDB_MULTI_GET.name() => {
                 let get: MultiGetRequest = decode_wrapped(&request.body).unwrap();
                 let mut answer = MultiGetResponse::default();
                 for sort_key in get.sort_keys.iter() {
@@ -247,7 +247,7 @@ impl Fake {
                 }
                 reply(request, &answer, out);
             }
-            codes::GET_SCANNER => {
+            name if name == codes::RPC_RRDB_RRDB_GET_SCANNER.name() => {
                 let scan: GetScannerRequest = decode_wrapped(&request.body).unwrap();
                 let range = self.data.range(scan.start_key..scan.stop_key);
                 let row = |(key, value): (&Bytes, &Blob)| KeyValue {
@@ -258,7 +258,7 @@ impl Fake {
                 let rows = range.map(row).collect();
                 self.rows(rows, scan.batch_size as usize, request, out);
             }
-            codes::SCAN => {
+            name if name == codes::RPC_RRDB_RRDB_SCAN.name() => {
                 let scan: ScanRequest = decode_wrapped(&request.body).unwrap();
                 let rows = self.scans.remove(&scan.context_id).unwrap();
                 self.rows(rows, 3, request, out);
