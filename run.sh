@@ -30,7 +30,8 @@ usage: ./run.sh VERB [OPTION...]
   shell [ARG...]          pegasus-shell, interactive or one command
   bench [ARG...]          pegasus-bench against the onebox
   bench-peers [ARG...]    the speed table of docs/performance.md, beside redis-server
-  simulate [ARG...]       seeds of the deterministic simulation: --seeds N --from S
+  simulate [ARG...]       the deterministic simulation: --seeds N --from S, --scenario FILE, --cuts, --planted;
+                          see docs/simulation.md
   test                    everything that continuous integration runs
   build                   build the programs
 TEXT
@@ -229,6 +230,14 @@ run_tests() {
   cargo clippy --release --locked --workspace --all-targets -- -D warnings
   cargo build --release --locked --workspace --bins
   cargo test --release --locked --workspace --no-fail-fast
+  simulate --planted
+}
+
+# The bugs planted on purpose are in no other build: the project's own crates are compiled once more, nothing else is.
+simulate() {
+  local features=()
+  case " $* " in *" --planted "*) features=(--features planted) ;; esac
+  cargo run --release --locked -q -p cluster-tests "${features[@]+"${features[@]}"}" --bin simulate -- "$@"
 }
 
 # ---- verbs ------------------------------------------------------------------------------------------------------
@@ -254,7 +263,7 @@ case $verb in
   shell) running_onebox; exec "$BIN/pegasus-shell" --meta "$(meta_list)" "$@" ;;
   bench) running_onebox; exec "$BIN/pegasus-bench" --meta "$(meta_list)" "$@" ;;
   bench-peers) build; exec "$BIN/pegasus-bench" compare --run-sh "$ROOT/run.sh" "$@" ;;
-  simulate) ensure_tools; cd "$ROOT"; exec cargo run --release --locked -q -p cluster-tests --bin simulate -- "$@" ;;
+  simulate) ensure_tools; cd "$ROOT"; simulate "$@" ;;
   build) build ;;
   test) run_tests ;;
   help | -h | --help) usage ;;

@@ -10,6 +10,7 @@
 //! * a created, renamed or removed name is durable after [`Disk::sync_dir`] on its directory;
 //! * what a killed process wrote without sync survives (page cache), what a power loss hits may not, and may be torn.
 
+use crate::planted;
 use bytes::Bytes;
 use std::fmt::Debug;
 use std::io;
@@ -130,6 +131,9 @@ pub fn write_file_durable(disk: &dyn Disk, path: &Path, content: Bytes) -> io::R
     file.sync(SyncMode::All)?;
     drop(file);
     disk.rename(&tmp, path)?;
+    if planted::has("rename_without_dir_sync") {
+        return Ok(());
+    }
     disk.sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 

@@ -13,6 +13,7 @@ pub mod hash;
 pub mod log;
 pub mod metrics;
 pub mod node;
+pub mod planted;
 pub mod rng;
 pub mod sim;
 pub mod stage;

@@ -69,6 +69,12 @@ dsn_core::options! {
         log_sync_interval_ms: u32 = 1_000, in 1..=3_600_000;
         /// Size of a file of the mutation log.
         log_private_file_size_mb: u32 = 32, in 1..=4_096;
+        /// Files of the mutation log above which the replicas that hold the oldest are made to write a checkpoint.
+        log_shared_file_count_limit: u32 = 100, in 1..=100_000;
+        /// Seconds that files which no replica needs for its own recovery are kept for others to learn from ...
+        log_private_reserve_max_time_seconds: u32 = 36_000, in 0..=31_536_000;
+        /// ... while all files of the log together are not larger than this.
+        log_private_reserve_max_size_mb: u32 = 1_000, in 0..=1_048_576;
     }
 }
 

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use dsn_core::code::Code;
 use dsn_core::exec::{Addr, Ctx, Resident};
 use dsn_core::hash::DetHashMap;
+use dsn_core::planted;
 use dsn_replication::codes::RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX;
 use dsn_replication::wire::config::{QueryCfgRequest, QueryCfgResponse};
 use dsn_rpc::error_code::ErrorCode;
@@ -188,7 +189,8 @@ impl ClientCore {
         done: Done,
     ) -> Operation {
         let begun = ctx.clock();
-        let again = kind == Kind::Write && self.options.retry_ambiguous_writes;
+        let again = kind == Kind::Write
+            && (self.options.retry_ambiguous_writes || planted::has("client_repeats_writes"));
         Operation {
             to,
             code,

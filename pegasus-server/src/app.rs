@@ -19,6 +19,7 @@ use bytes::BytesMut;
 use dsn_core::exec::BlockingCtx;
 use dsn_core::hash::mix64;
 use dsn_core::metrics::Registry;
+use dsn_core::planted;
 use dsn_core::time::Mono;
 use dsn_replication::ids::Decree;
 use dsn_replication::mutation::Mutation;
@@ -190,6 +191,9 @@ impl StateMachine for StorageApp {
     fn checkpoint(&self, job: &BlockingCtx<'_>, kind: CheckpointKind) -> Result<Decree, AppError> {
         let flush = kind == CheckpointKind::Flush;
         match self.checkpoints.make(flush, job.now()).map_err(app_error)? {
+            Progress::Made(_) if planted::has("checkpoint_claims_too_much") => {
+                Ok(self.last_applied())
+            }
             Progress::Made(decree) => {
                 self.collect_checkpoints(false, job.now());
                 Ok(Decree(decree))

@@ -89,6 +89,11 @@ impl ReplicaAppOptions {
                     LogDurability::IntervalSync => Durability::IntervalSync,
                 },
                 sync_interval: millis(replication.log_sync_interval_ms),
+                reserve_age: Duration::from_secs(
+                    replication.log_private_reserve_max_time_seconds.into(),
+                ),
+                reserve_bytes: u64::from(replication.log_private_reserve_max_size_mb) << 20,
+                count_limit: replication.log_shared_file_count_limit as usize,
                 ..LogOptions::default()
             },
             core: CoreOptions {

@@ -1,11 +1,34 @@
-//! The whole cluster in the simulator: seeds, each twice, and the scenarios of failures that were mended.
+//! The whole cluster in the simulator: seeds, each twice, the scenarios of failures that were mended, and every place
+//! where a server can die.
 
 use cluster_tests::onebox::repository;
+use cluster_tests::simulation::cuts::{self, Cut, Victim};
+use cluster_tests::simulation::planted::BUGS;
 use cluster_tests::simulation::{RunReport, draw, run};
-use dsn_core::sim::Scenario;
+use dsn_core::sim::{Scenario, StepKind};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
 
 const SEEDS: u64 = 500;
-const THREADS: u64 = 2;
+const THREADS: usize = 2;
+/// Places where the stories are cut; there are more.
+const CUTS_MIN: usize = 1200;
+
+/// Does `work` with every item, on [`THREADS`] threads.
+#[expect(clippy::disallowed_methods, reason = "one simulation per thread")]
+fn on_threads<T: Send + 'static, R: Send + 'static>(items: Vec<T>, work: fn(&T) -> R) -> Vec<R> {
+    let mut shares: Vec<Vec<T>> = (0..THREADS).map(|_| Vec::new()).collect();
+    for (index, item) in items.into_iter().enumerate() {
+        shares[index % THREADS].push(item);
+    }
+    let threads: Vec<_> = shares
+        .into_iter()
+        .map(|share| std::thread::spawn(move || share.iter().map(work).collect::<Vec<R>>()))
+        .collect();
+    let join = |thread: std::thread::JoinHandle<Vec<R>>| thread.join().expect("see above");
+    threads.into_iter().flat_map(join).collect()
+}
 
 fn twice(scenario: &Scenario) -> RunReport {
     let (first, second) = (run(scenario, false), run(scenario, false));
@@ -19,32 +42,28 @@ fn twice(scenario: &Scenario) -> RunReport {
 
 #[test]
 fn seeds_have_no_violation_and_repeat_exactly() {
-    let threads: Vec<_> = (0..THREADS)
-        .map(|thread| {
-            let work = move || {
-                let mut total = (0, 0, 0.0);
-                for seed in (thread..SEEDS).step_by(THREADS as usize) {
-                    let run = twice(&draw(seed));
-                    total.0 += run.acked;
-                    total.1 += run.faults;
-                    total.2 += run.report.length.as_secs_f64();
-                }
-                total
-            };
-            #[expect(clippy::disallowed_methods, reason = "one simulation per thread")]
-            std::thread::spawn(work)
-        })
-        .collect();
-    let (mut acked, mut faults, mut seconds) = (0, 0, 0.0);
-    for thread in threads {
-        let total = thread.join().expect("a seed failed, see above");
-        acked += total.0;
-        faults += total.1;
-        seconds += total.2;
-    }
-    println!("{SEEDS} seeds twice: {seconds:.0} s each, {acked} calls answered, {faults} faults");
+    let runs = on_threads((0..SEEDS).collect(), |seed| twice(&draw(*seed)));
+    let sum = |f: fn(&RunReport) -> u64| runs.iter().map(f).sum::<u64>();
+    let seconds: f64 = runs.iter().map(|run| run.report.length.as_secs_f64()).sum();
+    let (acked, checked) = (sum(|run| run.acked), sum(|run| run.checked));
+    let (faults, quarantined) = (sum(|run| run.faults as u64), sum(|run| run.quarantined as u64));
+    println!(
+        "{SEEDS} seeds twice: {seconds:.0} s each, {acked} calls answered, {checked} pairs and leases seen, \
+         {faults} faults, {quarantined} partitions put aside"
+    );
     assert!(acked > 1000 * SEEDS / 10, "the clients worked");
-    assert!(faults as u64 > 8 * SEEDS, "and the faults struck");
+    assert!(checked > 10 * SEEDS, "pairs and leases were looked at");
+    assert!(faults > 8 * SEEDS, "and the faults struck");
+    assert!(quarantined > 0, "stored bytes were damaged, and it was noticed");
+}
+
+/// Three replica servers with a copy of some partitions each.
+#[test]
+fn a_cluster_has_the_shape_that_a_scenario_says() {
+    let mut scenario = Scenario::quiet(8, Duration::from_secs(20));
+    scenario.knobs.extend([("cluster.servers".to_owned(), 3), ("cluster.clients".to_owned(), 5)]);
+    let report = twice(&scenario);
+    assert!(report.acked > 1000, "{} calls answered", report.acked);
 }
 
 #[test]
@@ -58,4 +77,71 @@ fn mended_failures_stay_mended() {
         count += 1;
     }
     assert!(count >= 2);
+}
+
+/// What the stories of the cuts must change, or they would not cut what they are for.
+const CHANGES: [(Victim, StepKind, &str); 15] = [
+    (Victim::Replica, StepKind::Create, "/replica/log"),
+    (Victim::Replica, StepKind::Write, "/replica/log/"),
+    (Victim::Replica, StepKind::Sync, "/replica/log/"),
+    (Victim::Replica, StepKind::SyncDir, "/replica/log"),
+    (Victim::Replica, StepKind::Remove, "/replica/log/"),
+    (Victim::Replica, StepKind::Create, "/replica/reps/"),
+    (Victim::Replica, StepKind::Rename, ".app-info"),
+    (Victim::Replica, StepKind::Rename, "/data/rdb"),
+    (Victim::Replica, StepKind::Rename, "/IMAGE"),
+    (Victim::Replica, StepKind::Rename, "/checkpoint."),
+    (Victim::Replica, StepKind::Rename, ".gar"),
+    (Victim::Replica, StepKind::Remove, "/checkpoint."),
+    (Victim::Meta, StepKind::Rename, "/meta_state/snapshot."),
+    (Victim::Meta, StepKind::Sync, "/meta_state/log."),
+    (Victim::Meta, StepKind::Create, "/meta_state/log."),
+];
+
+#[test]
+fn no_cut_loses_anything() {
+    let cuts = cuts::all().expect("the stories without a cut");
+    for (victim, kind, part) in CHANGES {
+        let seeds = cuts.iter().map(|cut| cut.seed).collect::<BTreeSet<u64>>();
+        let changed = |seed: &u64| {
+            let changes = cuts::changes(*seed, victim).expect("the story without a cut");
+            changes.iter().any(|(what, path)| *what == kind && path.contains(part))
+        };
+        assert!(seeds.iter().any(changed), "{victim:?}: nothing does {kind:?} of {part}");
+    }
+    let tellings = cuts.len();
+    let points = cuts.iter().filter(|cut| cut.again.is_none()).count();
+    let told = |cut: &Cut| {
+        let telling = cuts::run(cut);
+        let missed = (!telling.died).then(|| "the server did not die".to_owned());
+        telling.wrong.or(missed).map(|wrong| format!("{cut}: {wrong}"))
+    };
+    let wrong: Vec<String> = on_threads(cuts, told).into_iter().flatten().collect();
+    println!("{points} cuts, each with and without a second one: {tellings} stories");
+    assert!(wrong.is_empty(), "{} of {tellings}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(points > CUTS_MIN, "{points} cuts");
+}
+
+#[test]
+fn every_planted_bug_is_on_the_list() {
+    let mut asked = BTreeSet::new();
+    for folder in ["dsn-core", "dsn-rpc", "dsn-replication", "pegasus-client", "pegasus-server"] {
+        gather(&repository().join(folder).join("src"), &mut asked);
+    }
+    let listed: BTreeSet<String> = BUGS.iter().map(|bug| bug.name.to_owned()).collect();
+    assert_eq!(asked, listed);
+}
+
+/// The names that code below a folder asks for.
+fn gather(folder: &Path, asked: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).expect("sources") {
+        let path = entry.expect("sources").path();
+        if path.is_dir() {
+            gather(&path, asked);
+        } else {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let names = text.split("planted::has(\"").skip(1);
+            asked.extend(names.filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+        }
+    }
 }

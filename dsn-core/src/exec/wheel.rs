@@ -143,28 +143,36 @@ impl<T> Wheel<T> {
         // A slot of a level above 0 needs attention when its range starts.
         let base =
             if level == 0 { self.current } else { (self.current + (1 << shift) - 1) >> shift };
-        for step in 0..SLOTS as u64 {
-            let position = base + step;
-            let slot = (position as usize) % SLOTS;
-            let word = self.occupied[level][slot / 64] >> (slot % 64);
-            if word & 1 == 1 {
-                return Some(position << shift);
-            }
+        let slot = (base as usize) % SLOTS;
+        let round = match self.first_occupied(level, slot) {
+            Some(found) => found - slot,
+            // Those before have come round.
+            None => self.first_occupied(level, 0)? + SLOTS - slot,
+        };
+        Some((base + round as u64) << shift)
+    }
+
+    /// The first slot of a level that holds something, from `slot` to the last.
+    fn first_occupied(&self, level: usize, slot: usize) -> Option<usize> {
+        let words = &self.occupied[level];
+        let mut word = slot / 64;
+        let mut bits = words[word] & (u64::MAX << (slot % 64));
+        while bits == 0 {
+            word += 1;
+            bits = *words.get(word)?;
         }
-        None
+        Some(word * 64 + bits.trailing_zeros() as usize)
     }
 
     fn next_stop(&self, target: u64) -> u64 {
         // Skip empty ticks, but stop at each multiple of 256 to cascade.
-        let mut tick = self.current + 1;
-        while tick <= target && !tick.is_multiple_of(SLOTS as u64) {
-            let slot = (tick as usize) % SLOTS;
-            if self.occupied[0][slot / 64] >> (slot % 64) & 1 == 1 {
-                break;
-            }
-            tick += 1;
+        let tick = self.current + 1;
+        let slot = (tick as usize) % SLOTS;
+        if slot == 0 {
+            return tick;
         }
-        tick
+        let stop = self.first_occupied(0, slot).unwrap_or(SLOTS);
+        (tick + (stop - slot) as u64).min(target + 1)
     }
 
     /// At the start of a range of a higher level, spreads its slot over the levels below.

@@ -6,6 +6,8 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
 
+use tracing::level_filters::LevelFilter;
+
 use crate::time::Wall;
 
 /// How a node and its stages are called in the log.
@@ -57,20 +59,26 @@ pub fn set_thread(place: Option<(&Arc<NodeLabel>, Thread)>) {
     NODE.with_borrow_mut(|node| *node = place.map(|(label, thread)| (label.clone(), thread)));
 }
 
-/// Like [`set_thread`], until the result is dropped: for the simulator, whose one thread is many.
+/// Like [`set_thread`], until the result is dropped: for the simulator, whose one thread is many. Does nothing while
+/// nobody logs.
 pub fn as_thread(label: &Arc<NodeLabel>, thread: Thread) -> AsThread {
-    set_thread(Some((label, thread)));
-    AsThread(())
+    let logs = LevelFilter::current() != LevelFilter::OFF;
+    if logs {
+        set_thread(Some((label, thread)));
+    }
+    AsThread(logs)
 }
 
 /// While it lives, lines of this thread bear the node given to [`as_thread`].
 #[derive(Debug)]
 #[must_use = "lines bear the node's name as long as this lives"]
-pub struct AsThread(());
+pub struct AsThread(bool);
 
 impl Drop for AsThread {
     fn drop(&mut self) {
-        set_thread(None);
+        if self.0 {
+            set_thread(None);
+        }
     }
 }
 

@@ -47,9 +47,12 @@ impl Dist {
         for &right in &self.points[1..] {
             if at < right.0 {
                 let span = right.1 - left.1;
-                let part =
-                    u128::from(span) * u128::from(at - left.0) / u128::from(right.0 - left.0);
-                return left.1 + part as u64;
+                let (into, over) = (at - left.0, right.0 - left.0);
+                let part = match span.checked_mul(into) {
+                    Some(product) => product / over,
+                    None => (u128::from(span) * u128::from(into) / u128::from(over)) as u64,
+                };
+                return left.1 + part;
             }
             left = right;
         }

@@ -46,8 +46,14 @@ pub enum Fault {
     DiskStuck { node: String, ms: u64 },
     /// The disk is full for a while.
     DiskFull { node: String, ms: u64 },
-    /// A bit flips in some files whose path contains `path`.
-    BitFlip { node: String, path: String, files: usize },
+    /// A bit flips in some files whose path contains `path`, before their last `spare` bytes.
+    BitFlip {
+        node: String,
+        path: String,
+        files: usize,
+        #[serde(default)]
+        spare: u64,
+    },
     /// The CPU is slow: `percent` of normal cost.
     SlowCpu { node: String, percent: u64, ms: u64 },
     /// Sockets run out.
@@ -149,8 +155,11 @@ pub struct PlanSpec {
     pub damageable: Vec<String>,
     /// Classes to choose from, each with the mean time between two of its faults.
     pub classes: Vec<(FaultClass, Duration)>,
-    /// Parts of paths that disk errors and bit flips aim at; empty for all files.
+    /// Parts of paths that disk errors aim at; empty for all files.
     pub paths: Vec<String>,
+    /// Parts of paths that bit flips aim at, and how many bytes at the end of such a file stay whole: the newest record
+    /// of a log that is its only copy cannot be told from a torn write. Empty for all files.
+    pub flips: Vec<(String, u64)>,
     /// No fault before.
     pub from: Duration,
     /// No fault after.
@@ -238,7 +247,10 @@ impl PlanSpec {
             FaultClass::DiskSlow if half => Fault::DiskStuck { node, ms },
             FaultClass::DiskSlow => Fault::DiskSlow { node, factor: rng.range(2, 100), ms },
             FaultClass::DiskFull => Fault::DiskFull { node, ms },
-            FaultClass::BitFlip => Fault::BitFlip { node, path, files: rng.range(1, 2) as usize },
+            FaultClass::BitFlip => {
+                let (path, spare) = rng.pick(&self.flips).cloned().unwrap_or_default();
+                Fault::BitFlip { node, path, files: rng.range(1, 2) as usize, spare }
+            }
             FaultClass::SlowCpu => Fault::SlowCpu { node, percent: rng.range(200, 10_000), ms },
             FaultClass::FdLimit => Fault::FdLimit { node, limit: rng.range(0, 8) as usize, ms },
             FaultClass::WallStep => {
@@ -395,10 +407,10 @@ impl Sim {
                 self.disk_fault(id, DiskFault::Stuck { limit: ms(*length) }, *length);
             }
             Fault::DiskFull { ms, .. } => self.disk_fault(id, DiskFault::Full, *ms),
-            Fault::BitFlip { path, files, .. } => {
+            Fault::BitFlip { path, files, spare, .. } => {
                 let now = self.now().as_nanos() as u64;
                 let mut rng = Rng::stream(self.seed(), self.name(id), "bit flip", now);
-                let hit = self.disk(id).flip_bits(path, *files, &mut rng);
+                let hit = self.disk(id).flip_bits(path, *files, *spare, &mut rng);
                 tracing::info!(node = self.name(id), ?hit, "bits flipped");
             }
             Fault::SlowCpu { percent, ms: length, .. } => {

@@ -53,7 +53,7 @@ mod world;
 
 pub use checker::{Checker, Violation};
 pub use clock::{MONO_START, NodeClock};
-pub use disk::{DiskFault, DiskFaultId, DiskImage, DiskOp, PAGE, SECTOR, SimDisk};
+pub use disk::{DiskFault, DiskFaultId, DiskImage, DiskOp, PAGE, SECTOR, SimDisk, StepKind};
 pub use dist::Dist;
 pub use fault::{Fault, FaultClass, PlanSpec, TimedFault};
 pub use net::CutId;

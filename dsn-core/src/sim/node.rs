@@ -113,6 +113,8 @@ pub(super) struct SimNode {
     pub(super) restarting: bool,
     /// It was started and not stopped.
     pub(super) wanted: bool,
+    /// Processes that died at a chosen disk step.
+    pub(super) deaths: u32,
 }
 
 impl Sim {
@@ -149,6 +151,7 @@ impl Sim {
             last_error: None,
             restarting: false,
             wanted: false,
+            deaths: 0,
         });
         NodeId(id)
     }
@@ -226,6 +229,11 @@ impl Sim {
         matches!(self.state(id), NodeState::Up | NodeState::Paused)
     }
 
+    /// How often a process of a node died at a disk step that was chosen for it.
+    pub fn deaths(&self, id: NodeId) -> u32 {
+        self.nodes[id.index()].deaths
+    }
+
     /// Why a node's last start failed.
     pub fn last_error(&self, id: NodeId) -> Option<&str> {
         self.nodes[id.index()].last_error.as_deref()
@@ -262,9 +270,11 @@ impl Sim {
         self.world.borrow().nodes[id.index()].disk.clone()
     }
 
-    /// Asks a node's app to stop. It runs on until the app is done; see [`Sim::state`].
+    /// Asks a node's app to stop. It runs on until the app is done; see [`Sim::state`]. A node that is down and was to be
+    /// started again stays down.
     pub fn stop(&mut self, id: NodeId) {
         self.nodes[id.index()].wanted = false;
+        self.nodes[id.index()].restarting = false;
         let app = self.nodes[id.index()].process.as_ref().and_then(|process| process.app);
         if let Some(app) = app {
             self.post(id, app, &LPC_APP_STOP, |host, ctx| host.stop(ctx));
@@ -323,7 +333,7 @@ impl Sim {
         host.held.clear();
         host.disk = host.disk.restart();
         drop(world);
-        self.world.borrow_mut().dropped.lock().clear();
+        drop(self.world.borrow().dropped.take());
     }
 
     /// Stops a node's process where it is (SIGSTOP). Its clocks run on.
@@ -436,12 +446,16 @@ impl Sim {
         world.spent = 0;
         let crashed = world.nodes[id.index()].disk.is_crashed();
         drop(guard);
-        let (node, seen) = (process.node.clone(), process.poisoned);
-        process.poisoned = node.poisoned();
-        self.check_poison(id, &node, seen);
+        let stopped = process.node.is_stopped();
+        let (seen, now) = (process.poisoned, process.node.poisoned());
+        if seen != now {
+            process.poisoned = now;
+            let node = process.node.clone();
+            self.check_poison(id, &node, seen);
+        }
         if crashed {
             self.crashed(id);
-        } else if node.is_stopped() {
+        } else if stopped {
             self.finish_process(id);
         }
     }

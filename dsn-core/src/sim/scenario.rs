@@ -170,6 +170,7 @@ mod tests {
             damageable: vec!["c".to_owned()],
             classes: FaultClass::ALL.map(|class| (class, second * 3)).to_vec(),
             paths: vec!["log".to_owned(), String::new()],
+            flips: vec![("log".to_owned(), 4096)],
             from: second,
             to: second * 60,
             max_down: 1,

@@ -147,6 +147,7 @@ mod tests {
             damageable: Vec::new(),
             classes: FaultClass::ALL.map(|class| (class, second)).to_vec(),
             paths: Vec::new(),
+            flips: Vec::new(),
             from: second,
             to: second * 60,
             max_down: 3,

@@ -125,6 +125,12 @@ impl Sim {
         }
     }
 
+    /// Like [`Sim::violate`], but puts an earlier record aside.
+    pub fn accuse(&mut self, by: &str, text: String) {
+        self.violation = None;
+        self.violate(by, text);
+    }
+
     /// Adds a checker; it is asked after every step.
     pub fn add_checker(&mut self, checker: Box<dyn Checker>) {
         self.checkers.push(checker);
@@ -321,6 +327,7 @@ impl Sim {
 
     /// A process died at a chosen disk step.
     pub(super) fn crashed(&mut self, id: NodeId) {
+        self.nodes[id.index()].deaths += 1;
         let index = self.crash_modes.iter().position(|(node, _)| *node == id);
         let mode = index.map(|index| self.crash_modes.swap_remove(index).1);
         match mode {
@@ -338,6 +345,19 @@ impl Sim {
         self.crash_modes.retain(|(node, _)| *node != id);
         self.crash_modes.push((id, CrashMode { power, restart }));
         self.disk(id).crash_after(steps.max(1));
+    }
+
+    /// Like [`Sim::crash_after`], for a node that is to be started: counts from the beginning of its next process.
+    pub fn crash_next_after(
+        &mut self,
+        id: NodeId,
+        steps: u64,
+        power: bool,
+        restart: Option<Duration>,
+    ) {
+        self.crash_modes.retain(|(node, _)| *node != id);
+        self.crash_modes.push((id, CrashMode { power, restart }));
+        self.disk(id).crash_next_after(steps);
     }
 
     /// Starts a node after a delay, and again after [`SimOptions::start_retry`] as long as its app refuses.

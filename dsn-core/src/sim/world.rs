@@ -3,7 +3,7 @@
 use super::clock::{MONO_START, NodeClock};
 use super::disk::SimDisk;
 use super::jobs::Pool;
-use super::net::{EndId, Net};
+use super::net::{Dropped, EndId, Net};
 use super::options::SimOptions;
 use super::queue::{Event, Queue};
 use super::trace::{Step, Trace};
@@ -12,13 +12,11 @@ use crate::log;
 use crate::node::StageId;
 use crate::rng::Rng;
 use crate::time::{Mono, Wall};
-use parking_lot::Mutex;
 use slab::Slab;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 /// Never, as a time.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -117,7 +115,7 @@ pub(super) struct World {
     pub(super) names: BTreeMap<String, Vec<IpAddr>>,
     pub(super) trace: Trace,
     /// Accepted connections that nobody adopted.
-    pub(super) dropped: Arc<Mutex<Vec<EndId>>>,
+    pub(super) dropped: Arc<Dropped>,
     /// The world's time, for disks.
     pub(super) time: Arc<AtomicU64>,
 }
@@ -154,8 +152,7 @@ impl World {
         self.now = self.now.max(to);
         self.time.store(self.now, Ordering::Relaxed);
         // Lines of all nodes bear the world's time, not that of their own, possibly wrong, clocks.
-        let wall =
-            Wall::from_unix_seconds(self.options.wall_start) + Duration::from_nanos(self.now);
+        let wall = Wall::from_unix_nanos(self.options.wall_start * 1_000_000_000 + self.now);
         log::set_virtual_time(Some(wall));
     }
 

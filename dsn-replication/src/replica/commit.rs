@@ -4,6 +4,7 @@ use super::{LocalError, Replica};
 use crate::ids::Decree;
 use crate::log::Appended;
 use crate::mutation::{Mutation, Ticket};
+use dsn_core::planted;
 
 /// Consecutive committed mutations, to be applied as one.
 #[derive(Debug)]
@@ -62,6 +63,9 @@ impl Replica {
             }
             run.mutations.push(entry.mutation);
         }
+        if planted::has("applied_out_of_order") {
+            swap_last(&mut run);
+        }
         self.applying = Some(run.last());
         Some(run)
     }
@@ -77,4 +81,16 @@ impl Replica {
         self.applied = last;
         Ok(())
     }
+}
+
+/// Exchanges what the last two mutations of a run do, for the bug `applied_out_of_order`.
+fn swap_last(run: &mut Run) {
+    let Some(first) = run.mutations.len().checked_sub(2) else { return };
+    let (older, newer) =
+        (run.mutations[first].requests.len(), run.mutations[first + 1].requests.len());
+    let at = run.tickets.len() - older - newer;
+    run.tickets[at..].rotate_left(older);
+    let requests = std::mem::take(&mut run.mutations[first].requests);
+    run.mutations[first].requests =
+        std::mem::replace(&mut run.mutations[first + 1].requests, requests);
 }

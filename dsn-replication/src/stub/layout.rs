@@ -6,6 +6,7 @@
 //!              init_offset_in_private_log
 //! data/        the state machine's files
 //! ```
+//! It is put together as `<name>.new` and renamed when it is complete.
 //! A directory that cannot be opened is renamed to `<name>.<unix_us>.err`, one that is no longer wanted to
 //! `<name>.<unix_us>.gar`. The mutation log of a data directory is `<data_dir>/replica/log/`.
 
@@ -13,12 +14,13 @@ use crate::dirs::create_dir_durable;
 use crate::wire::app_info_file;
 use crate::wire::config::AppInfo;
 use bytes::Bytes;
-use dsn_core::disk::{Disk, read_file, write_file_durable};
+use dsn_core::disk::{Disk, read_file, with_suffix, write_file_durable};
 use dsn_rpc::gpid::Gpid;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 
+const NEW_SUFFIX: &str = ".new";
 const MAGIC: u32 = 0xdead_beef;
 
 /// Where a replica begins.
@@ -108,6 +110,26 @@ pub fn parse_damaged_name(name: &str, app_type: &str) -> Option<Gpid> {
     let (name, time) = name.strip_suffix(".err")?.rsplit_once('.')?;
     time.parse::<u64>().ok()?;
     parse_name(name, app_type)
+}
+
+/// Whether a directory is a new replica that was never completed.
+#[must_use]
+pub fn is_incomplete(name: &str) -> bool {
+    name.ends_with(NEW_SUFFIX)
+}
+
+/// Makes a new replica's directory with what it begins with: whole or not at all, whatever interrupts it.
+///
+/// # Errors
+/// Of the file system.
+pub fn create_new(disk: &dyn Disk, dir: &Path, info: &AppInfo, init: &InitInfo) -> io::Result<()> {
+    let making = with_suffix(dir, NEW_SUFFIX);
+    if disk.exists(&making) {
+        disk.remove_dir_all(&making)?;
+    }
+    create(disk, &making, info, init)?;
+    disk.rename(&making, dir)?;
+    disk.sync_dir(dir.parent().unwrap_or(Path::new(".")))
 }
 
 /// Writes what a new replica begins with.

@@ -200,6 +200,12 @@ pub fn open_dir(
     let mut feeds = BTreeMap::new();
     let entries = disk.list(&base).map_err(|error| format!("{}: {error}", base.display()))?;
     for entry in entries.into_iter().filter(|entry| entry.is_dir) {
+        if layout::is_incomplete(&entry.name) {
+            if let Err(error) = disk.remove_dir_all(&base.join(&entry.name)) {
+                tracing::warn!(name = entry.name, %error, "a replica that was never completed stays");
+            }
+            continue;
+        }
         let dir = base.join(&entry.name);
         if let Some(gpid) = layout::parse_damaged_name(&entry.name, factory.app_type()) {
             put_aside.push((gpid, dir, "put aside at an earlier start".to_owned()));
@@ -354,7 +360,7 @@ pub fn create_new(
     let dir = layout::replica_dir(data_dir, gpid, factory.app_type());
     let floor = log.end();
     let init = layout::InitInfo::new(ballot, 0, floor);
-    layout::create(&**job.disk(), &dir, info, &init).map_err(|error| error.to_string())?;
+    layout::create_new(&**job.disk(), &dir, info, &init).map_err(|error| error.to_string())?;
     let args = OpenArgs { dir: &dir, gpid, info };
     let machine = factory.open(job, &args).map_err(|error| error.to_string())?;
     log.register(gpid, Decree::ZERO, floor);

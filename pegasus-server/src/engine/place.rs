@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dsn_core::disk::{Disk, with_suffix};
+use dsn_core::planted;
 
 use super::EngineError;
 
@@ -16,6 +17,10 @@ pub fn create_complete(
     dir: &Path,
     fill: impl FnOnce(&Path) -> Result<(), EngineError>,
 ) -> Result<(), EngineError> {
+    if planted::has("engine_made_in_place") {
+        disk.create_dir_all(dir).map_err(|error| EngineError::io("creating", dir, &error))?;
+        return fill(dir);
+    }
     let making = with_suffix(dir, ".new");
     let parent = dir.parent().unwrap_or(Path::new("."));
     let io = |doing: &'static str| {

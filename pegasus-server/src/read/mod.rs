@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use dsn_core::code::Code;
+use dsn_core::planted;
 use dsn_core::time::{Mono, Wall};
 use dsn_replication::state_machine::{ReadEnv, ReadMode, ReadOutcome};
 use dsn_rpc::error_code::ErrorCode;
@@ -210,7 +211,10 @@ impl Call<'_> {
         let mut live = Ok(false);
         self.service.engine.get(raw_key, self.tier, &mut |stored| {
             live = match version.split_value(stored) {
-                Ok((expire_ts, _)) if time::is_expired(expire_ts, now) => {
+                Ok((expire_ts, _))
+                    if time::is_expired(expire_ts, now)
+                        && !planted::has("expired_record_served") =>
+                {
                     self.service.metrics.read_expired_values.increment();
                     Ok(false)
                 }

@@ -26,6 +26,7 @@ mod remove;
 use std::sync::Arc;
 
 use dsn_core::code::Code;
+use dsn_core::planted;
 use dsn_replication::ids::Decree;
 use dsn_replication::mutation::{ClientRequest, Mutation};
 use dsn_replication::state_machine::Replies;
@@ -278,7 +279,11 @@ impl Step<'_> {
                 Err(error) => Err(EngineError::Corruption(error.to_string())),
             };
         };
-        match self.batch.lookup(raw_key) {
+        let pending = match planted::has("increment_not_atomic") {
+            true => None,
+            false => self.batch.lookup(raw_key),
+        };
+        match pending {
             Some(Pending::Put(stored)) => visit(stored),
             Some(Pending::Deleted) => return Ok(None),
             None => {

@@ -1,33 +1,52 @@
-//! Seeds of the deterministic simulation: `simulate --seeds N --from S [--twice] [--scenario FILE] [--log]`.
+//! The deterministic simulation by hand; see `docs/simulation.md`.
+//!
+//! ```text
+//! simulate [--seeds N] [--from S] [--twice] [--log]      seeds, each a run of its own
+//! simulate --scenario FILE [--twice] [--log]             one scenario from its file
+//! simulate --cuts                                        every place where a server can die
+//! simulate --planted [NAME]                              bugs planted on purpose must be found
+//! ```
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "a program outside the runtime")]
 
-use cluster_tests::simulation::{draw, run};
+use cluster_tests::simulation::{cuts, draw, run};
 use dsn_core::config::{Loader, core_schema};
-use dsn_core::sim::{Scenario, shrink};
+use dsn_core::sim::{Report, Scenario, run_twice, shrink};
 use std::process::ExitCode;
 use std::time::Instant;
 
 /// Runs that shrinking a failure may take.
 const SHRINK_RUNS: usize = 100;
 
+enum What {
+    Seeds,
+    Scenario(String),
+    Cuts,
+    Planted(Option<String>),
+}
+
 struct Arguments {
+    what: What,
     seeds: u64,
     from: u64,
     twice: bool,
-    scenario: Option<String>,
     log: bool,
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut parsed = Arguments { seeds: 100, from: 0, twice: false, scenario: None, log: false };
-    let mut words = std::env::args().skip(1);
+    let mut parsed = Arguments { what: What::Seeds, seeds: 100, from: 0, twice: false, log: false };
+    let mut words = std::env::args().skip(1).peekable();
     while let Some(word) = words.next() {
+        if word == "--planted" {
+            parsed.what = What::Planted(words.next_if(|next| !next.starts_with("--")));
+            continue;
+        }
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
         match word.as_str() {
             "--seeds" => parsed.seeds = value()?.parse().map_err(|_| "--seeds: a number")?,
             "--from" => parsed.from = value()?.parse().map_err(|_| "--from: a number")?,
-            "--scenario" => parsed.scenario = Some(value()?),
+            "--scenario" => parsed.what = What::Scenario(value()?),
+            "--cuts" => parsed.what = What::Cuts,
             "--twice" => parsed.twice = true,
             "--log" => parsed.log = true,
             other => return Err(format!("unknown argument {other}")),
@@ -36,62 +55,139 @@ fn arguments() -> Result<Arguments, String> {
     Ok(parsed)
 }
 
-/// Runs one scenario; whether it failed, and its virtual seconds.
-fn one(scenario: &Scenario, twice: bool) -> (Option<String>, f64) {
-    let first = run(scenario, false);
-    let mut problem = first.report.violation.as_ref().map(ToString::to_string);
-    if twice {
-        let second = run(scenario, false);
-        if second.report.trace_hash != first.report.trace_hash {
-            problem.get_or_insert("two runs differ".to_owned());
-        }
-    }
-    (problem, first.report.length.as_secs_f64() * if twice { 2.0 } else { 1.0 })
-}
-
 fn main() -> ExitCode {
-    let arguments = match arguments() {
-        Ok(arguments) => arguments,
+    let outcome = arguments().and_then(|arguments| {
+        let config = Loader::new(core_schema()).load().map_err(|error| error.to_string())?;
+        let _log = match arguments.log {
+            true => Some(dsn_core::log::init(&config).map_err(|error| error.to_string())?),
+            false => None,
+        };
+        match &arguments.what {
+            What::Seeds => {
+                let seeds = arguments.from..arguments.from + arguments.seeds;
+                Ok(all_of(&seeds.map(draw).collect::<Vec<_>>(), &arguments))
+            }
+            What::Scenario(path) => {
+                let text = std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
+                let scenario = Scenario::from_toml(&text).map_err(|e| format!("{path}: {e}"))?;
+                Ok(all_of(&[scenario], &arguments))
+            }
+            What::Cuts => all_cuts(),
+            What::Planted(name) => planted(name.as_deref()),
+        }
+    });
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("simulate: {error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    let scenarios: Vec<Scenario> = match &arguments.scenario {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).unwrap_or_default();
-            match Scenario::from_toml(&text) {
-                Ok(scenario) => vec![scenario],
-                Err(error) => {
-                    eprintln!("simulate: {path}: {error}");
-                    return ExitCode::FAILURE;
-                }
-            }
-        }
-        None => (arguments.from..arguments.from + arguments.seeds).map(draw).collect(),
-    };
-    let config = Loader::new(core_schema()).load().expect("defaults are valid");
-    let _log = arguments.log.then(|| dsn_core::log::init(&config).expect("standard error"));
+    }
+}
+
+/// Runs one scenario; what is wrong with it, and its virtual seconds.
+fn one(scenario: &Scenario, twice: bool) -> (Option<String>, f64) {
+    if !twice {
+        let report = run(scenario, false).report;
+        return (violation(&report), report.length.as_secs_f64());
+    }
+    match run_twice(|log| run(scenario, log).report) {
+        Ok(report) => (violation(&report), 2.0 * report.length.as_secs_f64()),
+        Err(difference) => (Some(format!("repeatability: {difference}")), 0.0),
+    }
+}
+
+fn violation(report: &Report) -> Option<String> {
+    report.violation.as_ref().map(ToString::to_string)
+}
+
+fn all_of(scenarios: &[Scenario], arguments: &Arguments) -> bool {
     let begun = Instant::now();
     let (mut violations, mut seconds) = (0u64, 0.0);
-    for scenario in &scenarios {
+    for scenario in scenarios {
         let (problem, virtual_seconds) = one(scenario, arguments.twice);
         seconds += virtual_seconds;
         let Some(problem) = problem else { continue };
         violations += 1;
         println!("seed {}: {problem}", scenario.seed);
-        if arguments.log {
-            continue;
+        if !arguments.log {
+            shrunk(scenario, &problem);
         }
-        let kind = problem.split(' ').next().unwrap_or_default().to_owned();
-        let mut fails = |smaller: &Scenario| {
-            let violation = run(smaller, false).report.violation;
-            violation.is_some_and(|violation| violation.by == kind)
-        };
-        let shrunk = shrink(scenario, SHRINK_RUNS, &mut fails);
-        println!("--- shrunk in {} runs ---\n{}---", shrunk.runs, shrunk.scenario.to_toml());
     }
     let speed = seconds / begun.elapsed().as_secs_f64().max(1e-9);
     println!("{} seeds, {violations} violations, {speed:.0} x real time", scenarios.len());
-    if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    violations == 0
+}
+
+/// Prints the smallest scenario that fails in the same way.
+fn shrunk(scenario: &Scenario, problem: &str) {
+    let kind = problem.split(' ').next().unwrap_or_default();
+    let mut fails = |smaller: &Scenario| {
+        let violation = run(smaller, false).report.violation;
+        violation.is_some_and(|violation| violation.by == kind)
+    };
+    let shrunk = shrink(scenario, SHRINK_RUNS, &mut fails);
+    println!("--- shrunk in {} runs ---\n{}---", shrunk.runs, shrunk.scenario.to_toml());
+}
+
+fn all_cuts() -> Result<bool, String> {
+    let begun = Instant::now();
+    let cuts = cuts::all()?;
+    let mut violations = 0;
+    for cut in &cuts {
+        if let Some(wrong) = cuts::run(cut).wrong {
+            violations += 1;
+            println!("{cut}: {wrong}");
+        }
+    }
+    println!(
+        "{} cuts, {violations} violations, {:.1} s",
+        cuts.len(),
+        begun.elapsed().as_secs_f64()
+    );
+    Ok(violations == 0)
+}
+
+#[cfg(not(feature = "planted"))]
+fn planted(_: Option<&str>) -> Result<bool, String> {
+    Err("no bug is planted in this build; ./run.sh simulate --planted makes one".to_owned())
+}
+
+#[cfg(feature = "planted")]
+fn planted(name: Option<&str>) -> Result<bool, String> {
+    use cluster_tests::simulation::planted::{BUGS, hunt};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let bugs: Vec<_> = BUGS.iter().filter(|bug| name.is_none_or(|name| name == bug.name)).collect();
+    if bugs.is_empty() {
+        return Err(format!("there is no bug {name:?}"));
+    }
+    let (next, caught) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let problem = std::sync::Mutex::new(None);
+    let work = || {
+        while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let begun = Instant::now();
+            match hunt(bug) {
+                Ok(Some(catch)) => {
+                    caught.fetch_add(1, Ordering::Relaxed);
+                    let seconds = begun.elapsed().as_secs_f64();
+                    println!(
+                        "{:<28} {} | {} | {} runs | {seconds:.1} s | {}",
+                        bug.name, catch.by, catch.case, catch.runs, catch.text
+                    );
+                }
+                Ok(None) => println!("{:<28} got away", bug.name),
+                Err(error) => *problem.lock().expect("no thread panics") = Some(error),
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    if let Some(problem) = problem.into_inner().expect("no thread panics") {
+        return Err(problem);
+    }
+    let caught = caught.into_inner();
+    println!("{caught} of {} planted bugs caught", bugs.len());
+    Ok(caught == bugs.len())
 }

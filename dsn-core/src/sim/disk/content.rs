@@ -166,9 +166,9 @@ impl Content {
         self.sync();
     }
 
-    /// Changes one bit for good. `false` when the file is empty.
-    pub(super) fn flip(&mut self, rng: &mut Rng) -> bool {
-        let len = self.len.min(self.durable_len);
+    /// Changes one bit before the last `spare` bytes for good. `false` when there is none.
+    pub(super) fn flip(&mut self, spare: u64, rng: &mut Rng) -> bool {
+        let len = self.len.min(self.durable_len).saturating_sub(spare);
         if len == 0 {
             return false;
         }
@@ -290,9 +290,11 @@ mod tests {
         let mut content = Content::default();
         content.write(0, &[0; 5000]);
         content.sync();
-        assert!(content.flip(&mut Rng::new(3)));
+        assert!(!content.flip(5000, &mut Rng::new(3)));
+        assert!(content.flip(4000, &mut Rng::new(3)));
+        assert!(content.read(0, 1000).iter().any(|byte| *byte != 0), "in what is not spared");
         let ones: u32 = content.read(0, 5000).iter().map(|b| b.count_ones()).sum();
         assert_eq!(ones, 1);
-        assert!(!Content::default().flip(&mut Rng::new(3)));
+        assert!(!Content::default().flip(0, &mut Rng::new(3)));
     }
 }

@@ -1,6 +1,6 @@
 //! The disk operations of the runtime over the simulated image.
 
-use super::{DiskOp, Pace, SimDisk, SimFile};
+use super::{DiskOp, Pace, SimDisk, SimFile, StepKind};
 use crate::disk::{DirEntry, Disk, File, OpenMode, Space, SyncMode};
 use crate::sim::disk::names::{ROOT, parts};
 use bytes::Bytes;
@@ -12,6 +12,10 @@ use std::sync::Arc;
 const EBADF: i32 = 9;
 /// "No space left on device".
 const ENOSPC: i32 = 28;
+
+fn whole(parts: &[String]) -> String {
+    format!("/{}", parts.join("/"))
+}
 
 impl SimFile {
     fn writable(&self) -> io::Result<()> {
@@ -52,7 +56,7 @@ impl File for SimFile {
                 at += take as u64;
             }
         });
-        self.disk.step(&mut image);
+        self.disk.step(&mut image, StepKind::Write, &self.path);
         failed?;
         if fits < total { Err(io::Error::from_raw_os_error(ENOSPC)) } else { Ok(()) }
     }
@@ -68,7 +72,7 @@ impl File for SimFile {
             Ok(()) if lies => {}
             Ok(()) => content.sync(),
         });
-        self.disk.step(&mut image);
+        self.disk.step(&mut image, StepKind::Sync, &self.path);
         outcome
     }
 
@@ -89,7 +93,7 @@ impl File for SimFile {
         let mut image = self.disk.image()?;
         self.disk.charge(&mut image, Pace::Meta, 0);
         image.names.change(self.ino, |content| content.truncate(len));
-        self.disk.step(&mut image);
+        self.disk.step(&mut image, StepKind::Truncate, &self.path);
         Ok(())
     }
 
@@ -117,7 +121,7 @@ impl Disk for SimDisk {
             Err(_) if image.faults.full() => return Err(io::Error::from_raw_os_error(ENOSPC)),
             Err(_) => {
                 let ino = image.names.create(dir, name, false);
-                self.step(&mut image);
+                self.step(&mut image, StepKind::Create, &whole(&parts));
                 ino
             }
         };
@@ -125,7 +129,7 @@ impl Disk for SimDisk {
         Ok(Arc::new(SimFile {
             disk: self.clone(),
             ino,
-            path: format!("/{}", parts.join("/")),
+            path: whole(&parts),
             writable: mode != OpenMode::Read,
         }))
     }
@@ -154,7 +158,7 @@ impl Disk for SimDisk {
             return Err(ErrorKind::InvalidInput.into());
         }
         image.names.rename(source, target, ino);
-        self.step(&mut image);
+        self.step(&mut image, StepKind::Rename, &whole(&to));
         Ok(())
     }
 
@@ -168,7 +172,7 @@ impl Disk for SimDisk {
         }
         let (dir, name) = image.names.parent(&parts)?;
         image.names.remove(dir, name);
-        self.step(&mut image);
+        self.step(&mut image, StepKind::Remove, &whole(&parts));
         Ok(())
     }
 
@@ -184,7 +188,7 @@ impl Disk for SimDisk {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     self.charge(&mut image, Pace::Meta, 0);
                     dir = image.names.create(dir, &parts[depth], true);
-                    self.step(&mut image);
+                    self.step(&mut image, StepKind::Create, &whole(&parts[..=depth]));
                 }
                 Err(error) => return Err(error),
             }
@@ -210,7 +214,7 @@ impl Disk for SimDisk {
         let parts = parts(path);
         let (dir, name) = image.names.parent(&parts)?;
         image.names.remove(dir, name);
-        self.step(&mut image);
+        self.step(&mut image, StepKind::Remove, &whole(&parts));
         Ok(())
     }
 
@@ -227,12 +231,12 @@ impl Disk for SimDisk {
         self.charge(&mut image, Pace::Sync, 0);
         let parts = parts(path);
         let ino = image.names.resolve(&parts)?;
-        let full = format!("/{}", parts.join("/"));
+        let full = whole(&parts);
         image.faults.fails(DiskOp::Sync, &full)?;
         if !image.faults.lies(&full) {
             image.names.sync_dir(ino);
         }
-        self.step(&mut image);
+        self.step(&mut image, StepKind::SyncDir, &full);
         Ok(())
     }
 
@@ -253,7 +257,7 @@ impl Disk for SimDisk {
         }
         let (dir, name) = image.names.parent(&to)?;
         image.names.add_link(dir, name, ino);
-        self.step(&mut image);
+        self.step(&mut image, StepKind::Create, &whole(&to));
         Ok(())
     }
 

@@ -71,10 +71,32 @@ struct Image {
     process: u64,
     steps: u64,
     crash_at: Option<u64>,
+    /// Changes after which the disk goes dead under the next process.
+    crash_next: Option<u64>,
     /// Draws how long operations take.
     pace: Rng,
     /// Number of power losses, each with its own stream.
     losses: u64,
+    step_log: Option<Vec<(StepKind, String)>>,
+}
+
+/// What a change of a disk was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StepKind {
+    /// A file or directory was made, or a second name for a file.
+    Create,
+    /// Bytes were written.
+    Write,
+    /// A file was synced.
+    Sync,
+    /// A file's length was set.
+    Truncate,
+    /// Something got another name; the path is the new one.
+    Rename,
+    /// A name was removed.
+    Remove,
+    /// The names of a directory were synced.
+    SyncDir,
 }
 
 impl fmt::Debug for SimDisk {
@@ -98,8 +120,10 @@ impl SimDisk {
             process: 1,
             steps: 0,
             crash_at: None,
+            crash_next: None,
             pace: Rng::stream(seed, name, "disk pace", 0),
             losses: 0,
+            step_log: None,
         };
         let shared = Shared {
             image: Mutex::new(image),
@@ -122,7 +146,8 @@ impl SimDisk {
     pub fn restart(&self) -> Self {
         let mut image = self.shared.image.lock();
         image.process += 1;
-        image.crash_at = None;
+        let (steps, next) = (image.steps, image.crash_next.take());
+        image.crash_at = next.map(|next| steps + next);
         image.names.close_all();
         self.shared.crashed.store(false, Ordering::Relaxed);
         self.shared.spent.store(0, Ordering::Relaxed);
@@ -153,9 +178,15 @@ impl SimDisk {
         }
     }
 
+    /// Like [`Self::crash_after`], for the next process: counts from its beginning.
+    pub(super) fn crash_next_after(&self, steps: u64) {
+        self.shared.image.lock().crash_next = Some(steps.max(1));
+    }
+
     /// Takes back [`Self::crash_after`], unless it has happened.
     pub fn never_crash(&self) {
-        self.shared.image.lock().crash_at = None;
+        let mut image = self.shared.image.lock();
+        (image.crash_at, image.crash_next) = (None, None);
     }
 
     /// Whether the disk has gone dead.
@@ -166,6 +197,16 @@ impl SimDisk {
     /// Changes so far.
     pub fn steps(&self) -> u64 {
         self.shared.image.lock().steps
+    }
+
+    /// Keeps the changes from now on, for [`Self::step_log`].
+    pub fn log_steps(&self) {
+        self.shared.image.lock().step_log.get_or_insert_default();
+    }
+
+    /// The changes since [`Self::log_steps`], with their paths.
+    pub fn step_log(&self) -> Vec<(StepKind, String)> {
+        self.shared.image.lock().step_log.clone().unwrap_or_default()
     }
 
     /// Begins a fault that lasts.
@@ -185,8 +226,9 @@ impl SimDisk {
         self.shared.image.lock().faults.clear();
     }
 
-    /// Changes one durable bit in each of up to `count` files whose path contains `path`. Returns their paths.
-    pub fn flip_bits(&self, path: &str, count: usize, rng: &mut Rng) -> Vec<String> {
+    /// Changes one durable bit in each of up to `count` files whose path contains `path`, before their last `spare`
+    /// bytes. Returns their paths.
+    pub fn flip_bits(&self, path: &str, count: usize, spare: u64, rng: &mut Rng) -> Vec<String> {
         let mut image = self.shared.image.lock();
         let mut files = image.names.files();
         files.retain(|(name, _)| name.contains(path));
@@ -194,7 +236,7 @@ impl SimDisk {
         let mut hit = Vec::new();
         for (name, ino) in files {
             if hit.len() < count
-                && image.names.change(ino, |content| content.flip(rng)) == Some(true)
+                && image.names.change(ino, |content| content.flip(spare, rng)) == Some(true)
             {
                 hit.push(name);
             }
@@ -268,8 +310,11 @@ impl SimDisk {
     }
 
     /// Counts a change that has been made; the disk may go dead after it.
-    fn step(&self, image: &mut Image) {
+    fn step(&self, image: &mut Image, kind: StepKind, path: &str) {
         image.steps += 1;
+        if let Some(log) = &mut image.step_log {
+            log.push((kind, path.to_owned()));
+        }
         if image.crash_at.is_some_and(|at| image.steps >= at) {
             self.shared.crashed.store(true, Ordering::Relaxed);
         }

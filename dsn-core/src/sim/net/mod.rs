@@ -12,6 +12,7 @@ mod link;
 mod socket;
 
 pub use link::CutId;
+pub(super) use socket::Dropped;
 
 use super::world::World;
 use crate::rng::Rng;

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// First port handed out for port 0 and for connecting ends.
 const EPHEMERAL: u16 = 32_768;
@@ -22,13 +23,36 @@ struct SimAccepted {
     end: EndId,
     node: u16,
     life: u32,
-    dropped: Option<Arc<Mutex<Vec<EndId>>>>,
+    dropped: Option<Arc<Dropped>>,
+}
+
+/// Accepted connections that were dropped without an owner.
+#[derive(Debug, Default)]
+pub(in crate::sim) struct Dropped {
+    any: AtomicBool,
+    ends: Mutex<Vec<EndId>>,
+}
+
+impl Dropped {
+    fn push(&self, end: EndId) {
+        self.ends.lock().push(end);
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    /// Those since the last call. Asked after every step, and mostly there is none.
+    pub(in crate::sim) fn take(&self) -> Vec<EndId> {
+        if !self.any.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.any.store(false, Ordering::Relaxed);
+        std::mem::take(&mut *self.ends.lock())
+    }
 }
 
 impl Drop for SimAccepted {
     fn drop(&mut self) {
         if let Some(dropped) = &self.dropped {
-            dropped.lock().push(self.end);
+            dropped.push(self.end);
         }
     }
 }
@@ -334,7 +358,7 @@ impl World {
 
     /// Closes what was accepted and then dropped without an owner.
     pub(in crate::sim) fn close_dropped(&mut self) {
-        let dropped = std::mem::take(&mut *self.dropped.lock());
+        let dropped = self.dropped.take();
         for end in dropped {
             if let Some(found) = self.net.get(end) {
                 let node = found.node;

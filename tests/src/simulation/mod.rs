@@ -1,0 +1,162 @@
+//! A whole cluster in the simulator: meta server, replica servers and clients, the same code as natively, under faults
+//! drawn from a seed, with what its clients saw checked. See `docs/simulation.md`.
+//!
+//! A run: the cluster starts and makes its table; for some virtual time clients work while faults strike; everything
+//! heals; every key must then be served, and what was read must be explained by some order of all calls. With one
+//! copy of everything, a partition whose stored bytes were damaged may be refused instead; it must never be served.
+
+pub mod cuts;
+pub mod history;
+pub mod plan;
+pub mod planted;
+pub mod shape;
+pub mod workload;
+
+pub use plan::draw;
+
+use dsn_core::sim::{NodeSpec, Outcome, Report, Scenario, Sim};
+use history::{History, KEYS, hash_key};
+use pegasus_client::schema::partition_hash;
+use shape::{
+    HEAL_LIMIT, START_LIMIT, STOP_LIMIT, Servers, Shape, add_servers, client_ip, knob, quarantined,
+    register_codes,
+};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use workload::{ClientApp, Habits};
+
+/// What a run showed.
+#[derive(Clone, Debug)]
+pub struct RunReport {
+    /// The simulator's own.
+    pub report: Report,
+    /// Calls answered.
+    pub acked: u64,
+    /// Pairs and leases looked at.
+    pub checked: u64,
+    /// Faults of the plan.
+    pub faults: usize,
+    /// Partitions that were put aside because their stored bytes were damaged.
+    pub quarantined: usize,
+}
+
+struct World {
+    sim: Sim,
+    history: Arc<History>,
+    servers: Servers,
+    shape: Shape,
+}
+
+fn build(scenario: &Scenario, step_log: bool) -> World {
+    register_codes();
+    dsn_core::code::register(workload::CODES);
+    let mut options = scenario.options();
+    options.step_log = step_log;
+    let mut sim = Sim::new(scenario.seed, options);
+    let shape = Shape::of(scenario);
+    let history = Arc::new(History::new(usize::from(shape.clients) * shape.sessions));
+    let servers = add_servers(&mut sim, scenario);
+    let habits = Habits {
+        think: Duration::from_millis(knob(scenario, "workload.think_ms")),
+        padding: knob(scenario, "workload.value_bytes") as usize,
+        leases: !plan::steps_clocks(scenario),
+        table: (shape.partitions, shape.copies),
+    };
+    for (name, number) in shape.client_names().into_iter().zip(0..) {
+        let (history, habits) = (history.clone(), habits.clone());
+        let (sessions, metas) = (shape.sessions, shape.meta_addresses());
+        sim.add_node(NodeSpec::new(&name, client_ip(number), 1, move || {
+            Box::new(ClientApp {
+                number: number.into(),
+                sessions,
+                metas: metas.clone(),
+                history: history.clone(),
+                habits: habits.clone(),
+            })
+        }));
+    }
+    World { sim, history, servers, shape }
+}
+
+/// Runs a scenario once.
+pub fn run(scenario: &Scenario, step_log: bool) -> RunReport {
+    let mut world = build(scenario, step_log);
+    drive(scenario, &mut world);
+    let World { mut sim, history, servers, .. } = world;
+    if let Some((by, text)) = history.judge() {
+        // A wrong answer weighs more than that something took too long.
+        if sim.violation().is_none_or(|violation| violation.by == "liveness") {
+            sim.accuse(by, text);
+        }
+    }
+    if sim.violation().is_none() {
+        let _ = sim.finish(STOP_LIMIT);
+    }
+    RunReport {
+        quarantined: quarantined(&sim, &servers).len(),
+        report: sim.report(),
+        acked: history.acked(),
+        checked: history.checked(),
+        faults: scenario.faults.len(),
+    }
+}
+
+fn drive(scenario: &Scenario, world: &mut World) {
+    let World { sim, history, servers, shape } = world;
+    for id in sim.node_ids() {
+        if let Err(error) = sim.start(id) {
+            let name = sim.name(id).to_owned();
+            return sim.violate("start", format!("{name}: {error}"));
+        }
+    }
+    let ready = |_: &mut Sim| history.ready.load(Ordering::Relaxed);
+    if sim.run_until(START_LIMIT, ready) != Outcome::Reached {
+        return sim.violate("liveness", "the table was not made".to_owned());
+    }
+    // The plan counts from here.
+    let begun = sim.now();
+    for timed in &scenario.faults {
+        let fault = timed.fault.clone();
+        sim.at(begun + Duration::from_millis(timed.at_ms), move |sim| sim.inject(&fault));
+    }
+    sim.run_for(scenario.duration());
+    sim.heal();
+    history.stopping.store(true, Ordering::Relaxed);
+    // A replica whose log failed serves again when its server is started again, as an operator would.
+    for id in servers.all() {
+        if sim.is_up(id) {
+            sim.kill(id);
+        }
+        sim.restart_after(id, Duration::from_secs(1));
+    }
+    if sim.violation().is_some() {
+        return;
+    }
+    let damaged = plan::damages(scenario);
+    let mut looked = sim.now();
+    let mut excused: Vec<usize> = Vec::new();
+    let done = |sim: &mut Sim| {
+        if damaged && sim.now() >= looked + Duration::from_secs(1) {
+            looked = sim.now();
+            excused = keys_of(&quarantined(sim, servers), shape);
+        }
+        history.all_read(&excused)
+    };
+    if sim.run_until(HEAL_LIMIT, done) != Outcome::Reached {
+        let unread = history.unread(&excused);
+        sim.violate(
+            "liveness",
+            format!("keys {unread:?} are not served {HEAL_LIMIT:?} after healing"),
+        );
+    }
+}
+
+/// Keys with a history that live in partitions of the workload's table, which is the first that was made.
+fn keys_of(quarantined: &[shape::Quarantined], shape: &Shape) -> Vec<usize> {
+    let partition = |key: &usize| {
+        let hash = partition_hash::of_record(&hash_key(*key), b"s");
+        partition_hash::partition_index(hash, shape.partitions)
+    };
+    (0..KEYS).filter(|key| quarantined.iter().any(|q| q.partition == partition(key))).collect()
+}

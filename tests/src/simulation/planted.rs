@@ -1,0 +1,134 @@
+//! Bugs planted on purpose, and the hunt for them: each must be found by what continuous integration runs anyway.
+//!
+//! The places in the code are [`dsn_core::planted::has`]; this is their list. A hunt tries the ordinary seeds from 0 on,
+//! or the cuts, until one shows a violation; without the bug, the same run must show none.
+
+/// Where a bug is looked for first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hunt {
+    /// The seeds, from 0 on.
+    Seeds,
+    /// The cuts, see [`super::cuts`].
+    Cuts,
+}
+
+/// A planted bug.
+#[derive(Clone, Copy, Debug)]
+pub struct Bug {
+    /// As the code asks for it.
+    pub name: &'static str,
+    /// What goes wrong.
+    pub what: &'static str,
+    /// Where it is looked for first.
+    pub hunt: Hunt,
+}
+
+const fn seeds(name: &'static str, what: &'static str) -> Bug {
+    Bug { name, what, hunt: Hunt::Seeds }
+}
+
+const fn cuts(name: &'static str, what: &'static str) -> Bug {
+    Bug { name, what, hunt: Hunt::Cuts }
+}
+
+/// All of them.
+pub const BUGS: [Bug; 20] = [
+    seeds("ack_before_log", "a write is acknowledged before it is written to the log"),
+    seeds("ack_before_sync", "with group_sync, a write is acknowledged before the log is synced"),
+    seeds("append_error_ignored", "a write is acknowledged though the log could not be written"),
+    seeds("sync_error_ignored", "with group_sync, a write is acknowledged though the sync failed"),
+    seeds("log_crc_skipped", "a record of the log is applied whatever its checksum says"),
+    seeds("image_crc_skipped", "the engine's image is loaded whatever its checksum says"),
+    seeds("torn_tail_accepted", "the torn record at the end of the log is taken for a good one"),
+    seeds("replay_skips_last_segment", "the newest file of the log is not read after a restart"),
+    seeds("undecided_dropped", "logged mutations not known to be decided are dropped by a restart"),
+    seeds("log_collected_early", "files of the log are removed while a replica still needs them"),
+    seeds("checkpoint_claims_too_much", "a checkpoint is said to hold what came after it, too"),
+    seeds("applied_out_of_order", "two committed mutations are applied in the wrong order"),
+    seeds("read_without_gate", "a replica answers reads whatever its role and its lease"),
+    seeds("increment_not_atomic", "an increment does not see the write before it in its batch"),
+    seeds("expired_record_served", "a record is served after its time to live"),
+    seeds("client_repeats_writes", "the client repeats writes whose outcome is unknown"),
+    seeds("meta_acks_before_sync", "the meta server answers before its log is synced"),
+    cuts("rename_without_dir_sync", "a file is replaced without syncing its directory"),
+    cuts("engine_made_in_place", "a new engine is made in its final place, file by file"),
+    seeds("ballot_not_stored", "the meta server stores a group under its old ballot"),
+];
+
+#[cfg(feature = "planted")]
+mod hunting {
+    use super::super::{cuts, draw, run};
+    use super::{Bug, Hunt};
+    use dsn_core::planted;
+
+    /// Seeds that a hunt tries.
+    pub const SEEDS_MAX: u64 = 200;
+
+    /// How a bug was found.
+    #[derive(Clone, Debug)]
+    pub struct Catch {
+        /// What saw it: a checker, or the simulation's own `panic`, `leak`, `livelock`, `shutdown`.
+        pub by: String,
+        /// The seed or cut.
+        pub case: String,
+        /// Runs until then.
+        pub runs: usize,
+        /// What was seen.
+        pub text: String,
+    }
+
+    /// Looks for a bug; nothing when it gets away.
+    ///
+    /// # Errors
+    /// When a run that shows the bug fails without it as well, or the stories without a cut do.
+    pub fn hunt(bug: &Bug) -> Result<Option<Catch>, String> {
+        let mut runs = 0;
+        let order = match bug.hunt {
+            Hunt::Seeds => [by_seeds, by_cuts],
+            Hunt::Cuts => [by_cuts, by_seeds],
+        };
+        for way in order {
+            if let Some(catch) = way(bug, &mut runs)? {
+                return Ok(Some(catch));
+            }
+        }
+        Ok(None)
+    }
+
+    fn by_seeds(bug: &Bug, runs: &mut usize) -> Result<Option<Catch>, String> {
+        for seed in 0..SEEDS_MAX {
+            *runs += 1;
+            let scenario = draw(seed);
+            planted::plant(Some(bug.name));
+            let violation = run(&scenario, false).report.violation;
+            planted::plant(None);
+            let Some(violation) = violation else { continue };
+            if let Some(without) = run(&scenario, false).report.violation {
+                return Err(format!("seed {seed} fails without a planted bug: {without}"));
+            }
+            let (by, case, text) =
+                (violation.by.clone(), format!("seed {seed}"), violation.to_string());
+            return Ok(Some(Catch { by, case, runs: *runs, text }));
+        }
+        Ok(None)
+    }
+
+    fn by_cuts(bug: &Bug, runs: &mut usize) -> Result<Option<Catch>, String> {
+        for cut in cuts::all()? {
+            *runs += 1;
+            planted::plant(Some(bug.name));
+            let told = cuts::run(&cut);
+            planted::plant(None);
+            let Some(text) = told.wrong else { continue };
+            if let Some(without) = cuts::run(&cut).wrong {
+                return Err(format!("{cut} fails without a planted bug: {without}"));
+            }
+            let by = text.split([':', ' ']).next().unwrap_or_default().to_owned();
+            return Ok(Some(Catch { by, case: format!("cut: {cut}"), runs: *runs, text }));
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(feature = "planted")]
+pub use hunting::{Catch, SEEDS_MAX, hunt};

@@ -1,0 +1,261 @@
+//! What the simulated cluster consists of: its servers, their settings, and the knobs of a scenario that turn them.
+//!
+//! Everything is a knob, so that a scenario file says it: a cluster of one replica server is the default, one of three
+//! is `"cluster.servers" = 3` and `"cluster.copies" = 3`.
+
+use dsn_core::sim::{Knob, NodeId, NodeSpec, Scenario, Sim};
+use dsn_replication::meta::{MetaApp, MetaAppOptions};
+use dsn_replication::options::{
+    FunctionLevel, LogDurability, MetaServerOptions, ReplicationOptions,
+};
+use dsn_rpc::RpcOptions;
+use pegasus_server::options::{EngineKind, StorageOptions};
+use pegasus_server::replica_app::{ReplicaApp, ReplicaAppOptions};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+const META_PORT: u16 = 34601;
+const REPLICA_PORT: u16 = 34801;
+const META_HOSTS: u8 = 1;
+const SERVER_HOSTS: u8 = 10;
+const CLIENT_HOSTS: u8 = 50;
+
+/// Knobs of the cluster.
+pub const CLUSTER_KNOBS: &[Knob] = &[
+    Knob { name: "cluster.metas", default: 1, extremes: &[] },
+    Knob { name: "cluster.servers", default: 1, extremes: &[] },
+    Knob { name: "cluster.copies", default: 1, extremes: &[] },
+    Knob { name: "cluster.partitions", default: 4, extremes: &[] },
+    Knob { name: "cluster.clients", default: 3, extremes: &[] },
+    Knob { name: "cluster.sessions", default: 2, extremes: &[] },
+    Knob { name: "replication.staleness", default: 20, extremes: &[1, 2] },
+    Knob { name: "replication.batching_off", default: 0, extremes: &[1] },
+    Knob { name: "replication.checkpoint_seconds", default: 300, extremes: &[1, 3, 10] },
+    Knob { name: "replication.segment_mb", default: 32, extremes: &[1] },
+    Knob { name: "replication.segments", default: 100, extremes: &[1, 3] },
+    Knob { name: "replication.reserve_seconds", default: 36_000, extremes: &[0, 5] },
+    Knob { name: "meta.lively", default: 0, extremes: &[] },
+    Knob { name: "workload.think_ms", default: 20, extremes: &[5, 200] },
+    Knob { name: "workload.value_bytes", default: 0, extremes: &[200, 4_000] },
+];
+
+/// The value of a knob of the cluster.
+///
+/// # Panics
+/// When there is none of that name.
+pub fn knob(scenario: &Scenario, name: &str) -> u64 {
+    let knob = CLUSTER_KNOBS.iter().find(|knob| knob.name == name);
+    scenario.knob(knob.unwrap_or_else(|| panic!("no knob {name}")))
+}
+
+/// The shape of a cluster.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Meta servers.
+    pub metas: u8,
+    /// Replica servers.
+    pub servers: u8,
+    /// Copies of each partition.
+    pub copies: i32,
+    /// Partitions of the table.
+    pub partitions: i32,
+    /// Client processes.
+    pub clients: u8,
+    /// Sessions of each, with one call under way at a time.
+    pub sessions: usize,
+}
+
+impl Shape {
+    /// The shape that a scenario's knobs describe.
+    pub fn of(scenario: &Scenario) -> Self {
+        let knob = |name| knob(scenario, name);
+        Self {
+            metas: knob("cluster.metas") as u8,
+            servers: knob("cluster.servers") as u8,
+            copies: knob("cluster.copies") as i32,
+            partitions: knob("cluster.partitions") as i32,
+            clients: knob("cluster.clients") as u8,
+            sessions: knob("cluster.sessions") as usize,
+        }
+    }
+
+    /// Names of the meta servers.
+    pub fn meta_names(&self) -> Vec<String> {
+        (0..self.metas).map(|index| name("meta", index)).collect()
+    }
+
+    /// Names of the replica servers.
+    pub fn server_names(&self) -> Vec<String> {
+        (0..self.servers).map(|index| name("replica", index)).collect()
+    }
+
+    /// Names of the clients.
+    pub fn client_names(&self) -> Vec<String> {
+        (0..self.clients).map(|index| format!("client{index}")).collect()
+    }
+
+    /// Where the meta servers listen.
+    pub fn meta_addresses(&self) -> Vec<SocketAddr> {
+        (0..self.metas).map(|index| at(META_HOSTS + index, META_PORT)).collect()
+    }
+}
+
+/// The first of a kind has no number.
+fn name(kind: &str, index: u8) -> String {
+    if index == 0 { kind.to_owned() } else { format!("{kind}{index}") }
+}
+
+fn at(host: u8, port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::from([10, 0, 0, host]), port)
+}
+
+/// The address of a client's node.
+pub fn client_ip(index: u8) -> IpAddr {
+    [10, 0, 0, CLIENT_HOSTS + index].into()
+}
+
+/// What acknowledgements rest on: a property of the seed, so that shrinking does not change what may be lost.
+pub fn durability(seed: u64) -> LogDurability {
+    if seed.is_multiple_of(2) { LogDurability::Os } else { LogDurability::GroupSync }
+}
+
+fn replication(scenario: &Scenario) -> ReplicationOptions {
+    let knob = |name| knob(scenario, name) as u32;
+    ReplicationOptions {
+        mutation_2pc_min_replica_count: 0,
+        staleness_for_commit: knob("replication.staleness"),
+        batch_write_disabled: knob("replication.batching_off") == 1,
+        checkpoint_interval_seconds: knob("replication.checkpoint_seconds"),
+        log_private_file_size_mb: knob("replication.segment_mb"),
+        log_shared_file_count_limit: knob("replication.segments"),
+        log_private_reserve_max_time_seconds: knob("replication.reserve_seconds"),
+        log_private_reserve_max_size_mb: 0,
+        log_durability: durability(scenario.seed),
+        ..ReplicationOptions::default()
+    }
+}
+
+/// The servers of a simulated cluster.
+pub struct Servers {
+    /// Meta servers.
+    pub metas: Vec<NodeId>,
+    /// Replica servers.
+    pub replicas: Vec<NodeId>,
+}
+
+impl Servers {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.metas.iter().chain(&self.replicas).copied()
+    }
+}
+
+/// Registers every code that the cluster uses.
+pub fn register_codes() {
+    for codes in pegasus_server::program::program().codes {
+        dsn_core::code::register(codes);
+    }
+}
+
+/// Adds the servers of a scenario's cluster; none is started.
+pub fn add_servers(sim: &mut Sim, scenario: &Scenario) -> Servers {
+    let shape = Shape::of(scenario);
+    let replication = replication(scenario);
+    let lively = knob(scenario, "meta.lively") == 1;
+    let names = shape.meta_names().into_iter().zip(0..);
+    let metas = names.map(|(name, index)| add_meta(sim, &name, index, lively, &replication));
+    let metas = metas.collect();
+    let names = shape.server_names().into_iter().zip(0..);
+    let addresses = shape.meta_addresses();
+    let replicas =
+        names.map(|(name, index)| add_replica(sim, &name, index, &addresses, &replication));
+    let replicas = replicas.collect();
+    Servers { metas, replicas }
+}
+
+fn add_meta(
+    sim: &mut Sim,
+    name: &str,
+    index: u8,
+    lively: bool,
+    replication: &ReplicationOptions,
+) -> NodeId {
+    let replication = replication.clone();
+    let level = if lively { FunctionLevel::Lively } else { FunctionLevel::Steady };
+    let app = move || -> Box<dyn dsn_core::app::ServiceApp> {
+        Box::new(MetaApp::new(MetaAppOptions {
+            listen: at(META_HOSTS + index, META_PORT),
+            data_dir: "/data".into(),
+            replication: replication.clone(),
+            meta: MetaServerOptions {
+                min_live_node_count_for_unfreeze: 1,
+                node_live_percentage_threshold_for_update: 0,
+                meta_function_level_on_start: level,
+                ..MetaServerOptions::default()
+            },
+            rpc: RpcOptions::default(),
+            envs: pegasus_server::program::env_rules(),
+            extend: Box::new(|_| {}),
+        }))
+    };
+    sim.add_node(NodeSpec::new(name, [10, 0, 0, META_HOSTS + index].into(), 1, app))
+}
+
+fn add_replica(
+    sim: &mut Sim,
+    name: &str,
+    index: u8,
+    metas: &[SocketAddr],
+    replication: &ReplicationOptions,
+) -> NodeId {
+    let (metas, replication) = (metas.to_vec(), replication.clone());
+    let app = move || -> Box<dyn dsn_core::app::ServiceApp> {
+        let storage =
+            StorageOptions { storage_engine: EngineKind::Memory, ..StorageOptions::default() };
+        Box::new(ReplicaApp::new(ReplicaAppOptions {
+            listen: at(SERVER_HOSTS + index, REPLICA_PORT),
+            metas: metas.iter().copied().map(Into::into).collect(),
+            data_dirs: vec!["/data".into()],
+            replication: replication.clone(),
+            rpc: RpcOptions::default(),
+            storage,
+        }))
+    };
+    sim.add_node(NodeSpec::new(name, [10, 0, 0, SERVER_HOSTS + index].into(), 2, app))
+}
+
+/// A partition that a replica server has put aside because its files contradict themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Id of the table.
+    pub app_id: i32,
+    /// Number of the partition.
+    pub partition: i32,
+}
+
+/// The partitions that the replica servers have put aside.
+pub fn quarantined(sim: &Sim, servers: &Servers) -> Vec<Quarantined> {
+    let mut found: Vec<Quarantined> = Vec::new();
+    for id in &servers.replicas {
+        for (path, _) in sim.disk(*id).files() {
+            let Some(rest) = path.strip_prefix("/data/replica/reps/") else { continue };
+            let name = rest.split('/').next().unwrap_or_default();
+            let Some(name) = name.strip_suffix(".err") else { continue };
+            let mut parts = name.split('.').map(str::parse::<i32>);
+            if let (Some(Ok(app_id)), Some(Ok(partition))) = (parts.next(), parts.next()) {
+                let one = Quarantined { app_id, partition };
+                if !found.contains(&one) {
+                    found.push(one);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// How long a cluster may take until its table is made.
+pub const START_LIMIT: Duration = Duration::from_secs(120);
+/// How long it may take to serve everything again when nothing is wrong any more.
+pub const HEAL_LIMIT: Duration = Duration::from_secs(300);
+/// How long an orderly stop of everything may take.
+pub const STOP_LIMIT: Duration = Duration::from_secs(300);
