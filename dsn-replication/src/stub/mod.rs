@@ -25,7 +25,7 @@ use crate::wire::config::{
     ReplicaInfo,
 };
 use crate::worker_log::{WorkerLogs, sync_from_here};
-use dsn_core::exec::{Addr, Ctx, Place, Resident};
+use dsn_core::exec::{Addr, BlockingCtx, Ctx, Place, Resident};
 use dsn_core::node::StageId;
 use dsn_rpc::address::RpcAddress;
 use dsn_rpc::error_code::ErrorCode;
@@ -152,6 +152,8 @@ pub struct ReplicaStub {
     /// Being made, opened or closed, and in which data directory.
     opening: BTreeMap<Gpid, usize>,
     proposed: BTreeSet<Gpid>,
+    /// Whatever is opened from now on is closed at once.
+    closing: bool,
     metrics: StubMetrics,
 }
 
@@ -194,6 +196,7 @@ impl ReplicaStub {
             held: BTreeMap::new(),
             opening: BTreeMap::new(),
             proposed: BTreeSet::new(),
+            closing: false,
             metrics,
         });
         let _ = board.stub.set(stub);
@@ -234,6 +237,9 @@ impl ReplicaStub {
             let problems = problems.join("; ");
             return done(ctx, Err(format!("no data directory can be used: {problems}")));
         }
+        if self.closing {
+            return;
+        }
         tracing::info!(replicas = self.held.len(), "opened what the disks hold");
         let server: Arc<dyn ReplicaServer> = self.board.clone();
         self.link =
@@ -247,6 +253,10 @@ impl ReplicaStub {
     /// Gives an opened replica its host and makes it known.
     fn hold(&mut self, ctx: &mut Ctx<'_>, opened: Opened, data_dir: usize) {
         let Opened { gpid, info, dir, machine, recovered } = opened;
+        if self.closing {
+            let close = move |job: &BlockingCtx<'_>| machine.close(job);
+            return ctx.offload(&LPC_OPEN_REPLICA, close, self.me, |_, (), _| {});
+        }
         let Some(log) = self.dirs[data_dir].log.clone() else { return };
         let gate = Arc::new(ReadGate::new(gpid, machine.clone(), self.lease.clone()));
         let board = self.board.clone();
@@ -271,10 +281,13 @@ impl ReplicaStub {
         gate.on_broken(Box::new(move |ctx, error| {
             ctx.post(host, &LPC_REPLICA_EVENT, move |host, ctx| {
                 let reason = format!("a read failed with {error}");
-                host.fail(ctx, match error {
-                    ErrorCode::RdbCorruption => LocalError::Corrupt(reason),
-                    _ => LocalError::Disk(reason),
-                });
+                host.fail(
+                    ctx,
+                    match error {
+                        ErrorCode::RdbCorruption => LocalError::Corrupt(reason),
+                        _ => LocalError::Disk(reason),
+                    },
+                );
             });
         }));
         self.board.placement.insert(gpid, Placed { host, gate });
@@ -508,6 +521,7 @@ impl ReplicaStub {
 
     /// Closes everything in order: no more writes, state machines write out what they have in memory.
     pub fn close_all(&mut self, ctx: &mut Ctx<'_>, done: Box<dyn FnOnce(&mut Ctx<'_>) + Send>) {
+        self.closing = true;
         let mut machines = Vec::new();
         for (gpid, placed) in self.board.placement.all() {
             self.board.placement.remove(gpid);

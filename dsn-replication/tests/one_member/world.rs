@@ -171,9 +171,10 @@ impl World {
         }));
         let operator_addr = Arc::<Mutex<_>>::default();
         let cell = operator_addr.clone();
-        let operator = sim.add_node(NodeSpec::new("operator", [10, 0, 0, 9].into(), 1, move || {
-            Box::new(OperatorApp(cell.clone()))
-        }));
+        let operator =
+            sim.add_node(NodeSpec::new("operator", [10, 0, 0, 9].into(), 1, move || {
+                Box::new(OperatorApp(cell.clone()))
+            }));
         for id in sim.node_ids() {
             sim.start(id).unwrap();
         }
@@ -258,12 +259,7 @@ impl World {
         assert_eq!(answer.err, ErrorCode::Ok, "{}", answer.hint_message);
     }
 
-    pub fn try_set(
-        &mut self,
-        index: i32,
-        text: &str,
-        timeout: Duration,
-    ) -> Result<i64, CallError> {
+    pub fn try_set(&mut self, index: i32, text: &str, timeout: Duration) -> Result<i64, CallError> {
         let options = CallOptions::within(timeout).on(partition(index));
         self.ask(server(), &RPC_TEXTS_SET, &text.to_owned(), options)
     }

@@ -34,5 +34,9 @@ pub fn create_complete(
     fill(&making)?;
     disk.sync_dir(&making).map_err(io("syncing"))?;
     disk.rename(&making, dir).map_err(io("putting in place"))?;
-    disk.sync_dir(parent).map_err(io("syncing the parent of"))
+    disk.sync_dir(parent).map_err(|error| {
+        // It must not be found there before its name is sure to stay.
+        let _ = disk.remove_dir_all(dir);
+        io("syncing the parent of")(error)
+    })
 }

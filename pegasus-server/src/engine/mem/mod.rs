@@ -59,6 +59,8 @@ impl MemEngine {
             })?;
         }
         let image = Image::load(&*disk, dir)?;
+        // An image may have been put in place whose name a failed sync never made durable.
+        disk.sync_dir(dir).map_err(|error| EngineError::io("syncing", dir, &error))?;
         Ok(Self {
             dir: dir.to_owned(),
             disk,
