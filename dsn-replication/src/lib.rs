@@ -23,6 +23,8 @@ pub mod reads;
 pub mod replica;
 pub mod state_machine;
 pub mod stub;
+pub mod table_rules;
 pub mod testing;
+pub mod throttle;
 pub mod wire;
 pub mod worker_log;

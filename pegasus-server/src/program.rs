@@ -2,7 +2,7 @@
 
 use crate::options::StorageOptions;
 use crate::replica_app::replica_app;
-use crate::settings::ENV_RULES;
+use crate::{scenario, settings};
 use dsn_core::boot::Program;
 use dsn_core::config::{ConfigSchema, core_schema};
 use dsn_replication::meta::envs::EnvRules;
@@ -20,7 +20,7 @@ pub fn schema() -> ConfigSchema {
 
 /// The envs that a table may have.
 pub fn env_rules() -> EnvRules {
-    EnvRules::new().with(ENV_RULES)
+    EnvRules::new().with(settings::ENV_RULES).with(scenario::ENV_RULES)
 }
 
 /// pegasus-server.
@@ -34,6 +34,7 @@ pub fn program() -> Program {
             dsn_rpc::CODES,
             dsn_replication::codes::CODES,
             dsn_replication::host::CODES,
+            dsn_replication::reads::CODES,
             dsn_replication::stub::CODES,
             dsn_replication::worker_log::CODES,
             dsn_replication::meta_link::CODES,

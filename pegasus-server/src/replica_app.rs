@@ -106,6 +106,11 @@ impl ReplicaAppOptions {
             checkpoint_interval: Duration::from_secs(u64::from(
                 replication.checkpoint_interval_seconds,
             )),
+            checkpoint_max_interval: Duration::from_secs(
+                3600 * u64::from(replication.checkpoint_max_interval_hours),
+            ),
+            heartbeat: (!replication.empty_write_disabled)
+                .then(|| millis(replication.group_check_interval_ms)),
             link: MetaLinkOptions {
                 metas: self.metas.clone(),
                 me: self.listen,
