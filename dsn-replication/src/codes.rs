@@ -53,8 +53,10 @@ dsn_core::task_codes! {
 
     /// A replica server is asked to change a group; one way.
     pub RPC_CONFIG_PROPOSAL: Rpc, High, REPLICATION;
-    /// A mutation, from the primary.
+    /// Mutations, from primaries; one way.
     pub RPC_PREPARE: Rpc, High, REPLICATION;
+    /// How far members have them; one way.
+    pub RPC_PREPARE_ACK: Rpc, High, REPLICATION;
     /// What the primary knows of its group.
     pub RPC_GROUP_CHECK: Rpc, High, REPLICATION;
     /// A learner asks its primary.
@@ -113,6 +115,7 @@ mod tests {
             codes::LEARN_COMPLETION_NOTIFY,
             codes::LEARN_ADD_LEARNER,
             codes::PREPARE,
+            codes::PREPARE_ACK,
             codes::REMOVE_REPLICA,
             codes::QUERY_APP_INFO,
             codes::QUERY_REPLICA_INFO,
@@ -124,6 +127,6 @@ mod tests {
         ] {
             assert!(declared.contains(&name), "{name}");
         }
-        assert_eq!(declared.len(), 33);
+        assert_eq!(declared.len(), 34);
     }
 }

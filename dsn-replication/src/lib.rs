@@ -3,7 +3,8 @@
 //!
 //! Reading order: [`ids`] (ballots and decrees), [`mutation`] (what a decree does), [`state_machine`] (what a user of
 //! the crate implements), [`log`] (where mutations are kept), [`replica`] (the protocol core), [`host`] (what carries
-//! it out), [`stub`] (all replicas of a server), [`gate`], [`placement`] and [`reads`] (the way past the owner).
+//! it out), [`group_link`] and [`learn`] (what
+//! servers tell each other), [`stub`] (all replicas of a server), [`gate`], [`placement`] and [`reads`] (the way past the owner).
 
 #![forbid(unsafe_code)]
 
@@ -11,8 +12,10 @@ pub mod codes;
 pub mod dirs;
 pub mod failure_detector;
 pub mod gate;
+pub mod group_link;
 pub mod host;
 pub mod ids;
+pub mod learn;
 pub mod log;
 pub mod meta;
 pub mod meta_link;

@@ -52,6 +52,14 @@ dsn_core::options! {
         lb_interval_ms: u32 = 10_000, in 100..=3_600_000;
         /// Fewest members that a group must have to accept writes; 0: one of two, else more than half.
         mutation_2pc_min_replica_count: u32 = 2, in 0..=16;
+        /// Milliseconds that a member may take to acknowledge a write before it leaves the group.
+        prepare_timeout_ms_for_secondaries: u32 = 3_000, in 10..=3_600_000;
+        /// Milliseconds after which what a member has not acknowledged is sent again.
+        prepare_resend_ms: u32 = 500, in 1..=3_600_000;
+        /// Milliseconds without any progress after which a learner is given up.
+        learn_timeout_ms: u32 = 60_000, in 100..=86_400_000;
+        /// Milliseconds between two looks of a primary at a member that has nothing to do.
+        member_check_interval_ms: u32 = 10_000, in 10..=3_600_000;
         /// Mutations of a partition that may be under way; later writes gather into larger ones.
         staleness_for_commit: u32 = 20, in 1..=4_000;
         /// Whether every write is a mutation of its own.

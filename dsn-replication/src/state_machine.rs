@@ -13,13 +13,16 @@ use crate::mutation::Mutation;
 use crate::wire::config::AppInfo;
 use bytes::{Bytes, BytesMut};
 use dsn_core::code::Code;
+use dsn_core::disk::Disk;
 use dsn_core::exec::BlockingCtx;
 use dsn_core::time::{Mono, Wall};
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
+use std::any::Any;
 use std::fmt;
+use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where `apply` runs.
@@ -108,6 +111,52 @@ pub enum CheckpointKind {
     Flush,
 }
 
+/// One file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointFile {
+    /// Its name, without directories.
+    pub name: String,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// A finished checkpoint. Its files stay, unchanged, as long as `guard` is held.
+#[derive(Clone)]
+pub struct PinnedCheckpoint {
+    /// Everything up to here is in it.
+    pub decree: Decree,
+    /// Where its files are.
+    pub dir: PathBuf,
+    /// All of its files.
+    pub files: Vec<CheckpointFile>,
+    /// Keeps them.
+    pub guard: Arc<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for PinnedCheckpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { decree, dir, files, .. } = self;
+        write!(f, "PinnedCheckpoint({decree}, {} files in {})", files.len(), dir.display())
+    }
+}
+
+impl PinnedCheckpoint {
+    /// The files in `dir`, all of them.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn of_dir(
+        disk: &dyn Disk,
+        dir: &Path,
+        decree: Decree,
+        guard: Arc<dyn Any + Send + Sync>,
+    ) -> io::Result<Self> {
+        let entries = disk.list(dir)?.into_iter().filter(|entry| !entry.is_dir);
+        let files = entries.map(|entry| CheckpointFile { name: entry.name, len: entry.len });
+        Ok(Self { decree, dir: dir.to_owned(), files: files.collect(), guard })
+    }
+}
+
 /// A read request.
 #[derive(Clone, Debug)]
 pub struct ReadRequest {
@@ -190,6 +239,14 @@ pub trait StateMachine: Send + Sync + 'static {
     /// [`AppError::WrongTiming`] and [`AppError::TryAgain`] leave everything as it was.
     fn checkpoint(&self, job: &BlockingCtx<'_>, kind: CheckpointKind) -> Result<Decree, AppError>;
 
+    /// The newest finished checkpoint, for a replica on another server that lacks too much to be told it from the log;
+    /// makes one if there is none. Placed in [`StateMachineFactory::checkpoint_home`] of a new replica directory, its
+    /// files are what [`StateMachineFactory::open`] opens as that state.
+    ///
+    /// # Errors
+    /// [`AppError::TryAgain`] and [`AppError::WrongTiming`] while there is none yet.
+    fn pin_checkpoint(&self, job: &BlockingCtx<'_>) -> Result<PinnedCheckpoint, AppError>;
+
     /// What `apply` must know of the table's settings, as they are now. Put into every mutation that this replica
     /// numbers, so that all members, and replays of the log, go by the same.
     fn stamp(&self) -> u32 {
@@ -224,6 +281,9 @@ pub trait StateMachineFactory: Send + Sync + 'static {
         job: &BlockingCtx<'_>,
         args: &OpenArgs<'_>,
     ) -> Result<Arc<dyn StateMachine>, AppError>;
+
+    /// Where, below a replica's directory, the files of a received checkpoint belong.
+    fn checkpoint_home(&self) -> &Path;
 
     /// The requests it serves.
     fn codes(&self) -> &'static [StorageCode];

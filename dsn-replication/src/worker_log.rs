@@ -131,7 +131,11 @@ impl WorkerLog {
         batch: &mut LogBatch,
         staged: Staged,
     ) {
-        match log.append(batch).and_then(|pending| log.redeem(pending)) {
+        // Nobody overtakes those who wait for a sync.
+        let queued = self.waiting.iter().any(|(of, ..)| Arc::ptr_eq(of, log));
+        let redeem =
+            |pending| if queued { Ok(Redeemed::Later(pending)) } else { log.redeem(pending) };
+        match log.append(batch).and_then(redeem) {
             Ok(Redeemed::Now(tokens)) => deliver(ctx, tokens, &staged),
             Ok(Redeemed::Later(pending)) => {
                 self.waiting.push((log.clone(), pending, staged));
@@ -180,7 +184,9 @@ impl WorkerLog {
     /// A log may be durable further than before, or have failed.
     fn synced(&mut self, ctx: &mut Ctx<'_>) {
         for (log, pending, staged) in std::mem::take(&mut self.waiting) {
-            match log.redeem(pending) {
+            let queued = self.waiting.iter().any(|(of, ..)| Arc::ptr_eq(of, &log));
+            let redeemed = if queued { Ok(Redeemed::Later(pending)) } else { log.redeem(pending) };
+            match redeemed {
                 Ok(Redeemed::Now(tokens)) => deliver(ctx, tokens, &staged),
                 Ok(Redeemed::Later(pending)) => {
                     self.waiting.push((log.clone(), pending, staged));

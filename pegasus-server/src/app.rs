@@ -25,8 +25,8 @@ use dsn_replication::dirs::create_dir_durable;
 use dsn_replication::ids::Decree;
 use dsn_replication::mutation::Mutation;
 use dsn_replication::state_machine::{
-    AppError, ApplyError, ApplyMode, CheckpointKind, OpenArgs, ReadEnv, ReadMode, ReadOutcome,
-    ReadRequest, Replies, StateMachine, StateMachineFactory, StorageCode,
+    AppError, ApplyError, ApplyMode, CheckpointKind, OpenArgs, PinnedCheckpoint, ReadEnv, ReadMode,
+    ReadOutcome, ReadRequest, Replies, StateMachine, StateMachineFactory, StorageCode,
 };
 use dsn_replication::wire::config::AppInfo;
 use dsn_rpc::thrift::Text;
@@ -260,6 +260,19 @@ impl StateMachine for StorageApp {
         self.engine.retention().default_ttl()
     }
 
+    fn pin_checkpoint(&self, job: &BlockingCtx<'_>) -> Result<PinnedCheckpoint, AppError> {
+        let newest = match self.checkpoints.newest() {
+            Some(newest) => newest,
+            None => {
+                self.checkpoints.make_waiting(job.now()).map_err(app_error)?;
+                self.checkpoints.newest().ok_or(AppError::TryAgain)?
+            }
+        };
+        let (dir, decree) = (newest.dir().to_owned(), Decree(newest.decree()));
+        PinnedCheckpoint::of_dir(&**job.disk(), &dir, decree, newest)
+            .map_err(|error| AppError::Disk(format!("{}: {error}", dir.display())))
+    }
+
     fn reconfigure(&self, info: &AppInfo) {
         let default_ttl = self.settings.update(&info.envs, info.partition_count);
         self.engine.retention().set_default_ttl(default_ttl);
@@ -387,6 +400,10 @@ impl StateMachineFactory for StorageAppFactory {
     ) -> Result<Arc<dyn StateMachine>, AppError> {
         let app = self.open_app(job, args).map_err(app_error)?;
         Ok(Arc::new(app))
+    }
+
+    fn checkpoint_home(&self) -> &Path {
+        Path::new("data/rdb")
     }
 
     fn codes(&self) -> &'static [StorageCode] {

@@ -9,7 +9,7 @@ use dsn_replication::failure_detector::Timing;
 use dsn_replication::log::{Durability, LogOptions};
 use dsn_replication::meta_link::MetaLinkOptions;
 use dsn_replication::options::{LogDurability, MetaServerOptions, ReplicationOptions};
-use dsn_replication::replica::CoreOptions;
+use dsn_replication::replica::{CoreOptions, GroupOptions};
 use dsn_replication::stub::{LPC_STUB_EVENT, ReplicaStub, StubOptions};
 use dsn_rpc::host_port::HostPort;
 use dsn_rpc::{Rpc, RpcOptions, ServiceTable};
@@ -100,6 +100,13 @@ impl ReplicaAppOptions {
                 window: replication.staleness_for_commit as usize,
                 queue_bytes: replication.max_queued_write_bytes.as_usize(),
                 batching: !replication.batch_write_disabled,
+                group: GroupOptions {
+                    resend_after: millis(replication.prepare_resend_ms),
+                    evict_after: millis(replication.prepare_timeout_ms_for_secondaries),
+                    learner_timeout: millis(replication.learn_timeout_ms),
+                    check_interval: millis(replication.member_check_interval_ms),
+                    ..GroupOptions::default()
+                },
             },
             max_write_bytes: replication.max_allowed_write_size.as_usize(),
             min_members: replication.mutation_2pc_min_replica_count,

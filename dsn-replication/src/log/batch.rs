@@ -55,11 +55,28 @@ impl LogBatch {
         self.records.push((key, len));
     }
 
+    /// Adds a mutation whose body is encoded already.
+    pub fn body(&mut self, mutation: &Mutation, body: &[u8]) {
+        let Mutation { gpid, ballot, decree, .. } = *mutation;
+        let key = RecordKey { gpid, ballot, decree, kind: RecordKind::Mutation };
+        let len = encode_record(&mut self.data, &key, |out| out.extend_from_slice(body));
+        self.records.push((key, len));
+    }
+
     /// Declares all earlier records of `key`'s partition from its decree on void.
     pub fn truncate(&mut self, key: RecordKey) {
         let key = RecordKey { kind: RecordKind::Truncate, ..key };
         let len = encode_record(&mut self.data, &key, |_| {});
         self.records.push((key, len));
+    }
+
+    /// Takes over what `other` has, which is empty then.
+    pub fn join(&mut self, other: &mut Self) {
+        if !other.is_empty() {
+            self.data.extend_from_slice(&other.data);
+            self.records.append(&mut other.records);
+            other.clear();
+        }
     }
 
     /// The current end, for [`LogBatch::roll_back`].

@@ -32,7 +32,7 @@ pub struct Collected {
 impl SharedLog {
     /// A replica uses the log: its records after `durable`, and not before position `floor`, are kept.
     pub fn register(&self, gpid: Gpid, durable: Decree, floor: u64) {
-        self.state.lock().replicas.insert(gpid, Needs { durable, floor });
+        self.state.lock().replicas.insert(gpid, Needs { durable, floor, reader: None });
     }
 
     /// A replica has a checkpoint up to `durable`.
@@ -121,5 +121,6 @@ fn is_needed(span: &segment::Span, needs: &Needs) -> bool {
     if planted::has("log_collected_early") {
         return false;
     }
-    span.max > needs.durable && span.last >= needs.floor
+    let read = needs.reader.is_some_and(|from| span.max >= from);
+    (span.max > needs.durable || read) && span.last >= needs.floor
 }

@@ -1,12 +1,13 @@
 //! Reading mutations of one replica from a log in use: for learners, and for a replica that has to catch up.
 
-use super::record::{Record, RecordKind};
+use super::record::Record;
 use super::scan::{Item, Scan};
 use super::shared::SharedLog;
 use super::{LogError, segment};
 use crate::ids::Decree;
 use dsn_core::disk::File;
 use dsn_rpc::gpid::Gpid;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 struct Part {
@@ -31,47 +32,47 @@ impl SharedLog {
         })
     }
 
-    /// Records of a replica from decree `from` on, in log order, until they have `bytes_max` bytes of payload (at
-    /// least one, if there is any); blocks. A decree may appear several times: the last counts.
+    /// Walks the records of a replica, in log order, from segments that have decree `from` or later, and from
+    /// `position` on; blocks. Ends when `visit` says so. A decree may appear several times: the last counts. `None`
+    /// stands where something of the replica is missing, or may be: what was read before it may have been superseded.
     ///
     /// # Errors
-    /// Of the file system, or [`LogError::Invalid`] when a record in the range is broken.
-    pub fn read(
+    /// Of the file system.
+    pub fn walk(
         &self,
         gpid: Gpid,
         from: Decree,
-        bytes_max: usize,
-    ) -> Result<Vec<Record>, LogError> {
+        position: u64,
+        mut visit: impl FnMut(Option<Record>) -> ControlFlow<()>,
+    ) -> Result<(), LogError> {
         let (floor, parts) = self.parts(gpid, from);
-        let mut records = Vec::new();
-        let mut bytes = 0;
-        for part in parts {
+        let begin = floor.max(position);
+        for part in parts.into_iter().filter(|part| part.span.last >= begin) {
             let mut scan = Scan::new(part.file, &part.head, part.len);
-            scan.seek(part.span.first.max(floor));
+            scan.seek(part.span.first.max(begin));
             let end = part.span.last - part.head.base;
             while scan.offset() <= end {
                 let item = scan.advance().map_err(|error| LogError::io(&part.path, error))?;
-                match item {
-                    Some(Item::Record(_, record)) if record.key.gpid == gpid => {
-                        if record.key.kind != RecordKind::Mutation || record.key.decree < from {
-                            continue;
-                        }
-                        bytes += record.payload.len();
-                        records.push(record);
-                        if bytes >= bytes_max {
-                            return Ok(records);
-                        }
-                    }
-                    Some(Item::BrokenPayload(header)) if header.key.gpid != gpid => {}
-                    Some(Item::Record(..)) => {}
-                    broken => {
-                        let reason = format!("cannot be read at {}: {broken:?}", scan.offset());
-                        return Err(LogError::Invalid { path: part.path, reason });
-                    }
+                let found = match item {
+                    Some(Item::Record(_, record)) if record.key.gpid == gpid => Some(record),
+                    Some(Item::BrokenPayload(header)) if header.key.gpid != gpid => continue,
+                    Some(Item::Record(..)) => continue,
+                    Some(Item::Junk(_) | Item::BrokenPayload(_)) => None,
+                    None => break,
+                };
+                if visit(found).is_break() {
+                    return Ok(());
                 }
             }
         }
-        Ok(records)
+        Ok(())
+    }
+
+    /// Somebody reads the replica's decrees from `from` on: segments that have them stay. `None`: nobody does.
+    pub fn set_reader(&self, gpid: Gpid, from: Option<Decree>) {
+        if let Some(needs) = self.state.lock().replicas.get_mut(&gpid) {
+            needs.reader = from;
+        }
     }
 
     fn parts(&self, gpid: Gpid, from: Decree) -> (u64, Vec<Part>) {

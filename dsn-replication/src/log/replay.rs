@@ -3,7 +3,7 @@
 //! Reading goes through the segments in order and past everything broken. Each record names its predecessor, so one
 //! whose predecessor was not seen tells that something is missing, and mostly what: the partition and decree of the
 //! last missing record, and whether it was the only one. The sink is told in log order: `record`, `truncate`, `lost`
-//! (this one is missing), `gap` (others may be missing, nobody knows whose), `summary` (how far each replica has come,
+//! (this one is missing), `ballot`, `gap` (others may be missing, nobody knows whose), `summary` (how far each replica has come,
 //! at the end of a sealed segment). Judging is left to the replicas; their decrees are dense, so most of what is
 //! missing names its owner by itself.
 //!
@@ -22,7 +22,7 @@ use super::segment::{
 use super::shared::{Needs, Past, Segment, SharedLog, create, seal};
 use super::{LogError, LogOptions};
 use crate::dirs::create_dir_durable;
-use crate::ids::Decree;
+use crate::ids::{Ballot, Decree};
 use dsn_core::disk::{Disk, File, OpenMode, SyncMode, with_suffix};
 use dsn_core::hash::{DetHashMap, mix64};
 use dsn_core::planted;
@@ -51,6 +51,8 @@ pub trait ReplaySink {
     fn record(&mut self, record: Record);
     /// All mutations of the replica so far with this decree or a higher one are void.
     fn truncate(&mut self, gpid: Gpid, from: Decree);
+    /// The log knows a ballot of the replica, in what need not be read as well.
+    fn ballot(&mut self, gpid: Gpid, ballot: Ballot);
     /// The record of this decree is missing here.
     fn lost(&mut self, gpid: Gpid, decree: Decree, position: u64);
     /// Records of anybody may be missing somewhere behind this position.
@@ -112,11 +114,13 @@ struct Chain {
     durability: Durability,
     /// Something was missing.
     damaged: bool,
+    /// The last segment was read to its end: nothing is missing between it and the next.
+    sealed: bool,
 }
 
 impl Chain {
     fn new(durability: Durability) -> Self {
-        Self { last: None, next: None, synced: 0, durability, damaged: false }
+        Self { last: None, next: None, synced: 0, durability, damaged: false, sealed: false }
     }
 
     /// A header has been read: reports what is missing before it.
@@ -138,7 +142,15 @@ impl Chain {
             RecordKind::Footer => header.before,
             _ => Some(Link { gpid: key.gpid, decree: key.decree, position: header.position }),
         };
+        self.sealed = key.kind == RecordKind::Footer;
         self.next = Some(header.position + (HEADER + header.len) as u64);
+    }
+
+    /// Reading goes on at the beginning of the next segment: `first` is where its first record is.
+    fn enter(&mut self, first: u64) {
+        if std::mem::take(&mut self.sealed) {
+            self.next = Some(first);
+        }
     }
 }
 
@@ -192,7 +204,7 @@ impl SharedLog {
         let past = Past { tail: tail.clone(), gaps };
         let log = Self::new(disk, dir, options, seed, sealed, current, chain.last, past);
         for start in starts {
-            let needs = Needs { durable: start.durable, floor: start.floor };
+            let needs = Needs { durable: start.durable, floor: start.floor, reader: None };
             log.state.lock().replicas.insert(start.gpid, needs);
         }
         Ok(Opened { log: Arc::new(log), tail, torn })
@@ -322,7 +334,7 @@ impl Opening<'_> {
             {
                 self.chain.synced = self.chain.synced.max(footer.synced);
                 self.chain.last = footer.before;
-                self.chain.next = Some(footer.position);
+                self.chain.sealed = true;
                 self.sum_up(&each.segment.spans, footer.position, sink);
                 continue;
             }
@@ -372,8 +384,10 @@ impl Opening<'_> {
         spans.iter().any(|(gpid, span)| {
             let start = self.wanted.get(gpid);
             // A segment that voids what an earlier one has must be read with it.
-            let newest = span.max.max(span.void_from);
-            start.is_some_and(|start| newest > start.applied && span.last >= start.floor)
+            let voids = span.void_from != Decree::NONE;
+            start.is_some_and(|start| {
+                (span.max > start.applied || voids) && span.last >= start.floor
+            })
         })
     }
 
@@ -387,6 +401,7 @@ impl Opening<'_> {
         self.chain.damaged = false;
         let mut scan = Scan::new(segment.file.clone(), &segment.head, segment.len);
         let first = segment.head.base + HEAD as u64;
+        self.chain.enter(first);
         let mut good_end = HEAD as u64;
         // Headers behind which nothing good has been seen yet.
         let mut doubtful: Vec<Header> = Vec::new();
@@ -426,6 +441,7 @@ impl Opening<'_> {
         for (gpid, span) in spans {
             if self.wanted.get(gpid).is_some_and(|start| span.last >= start.floor) {
                 sink.summary(*gpid, span.max, position);
+                sink.ballot(*gpid, span.ballot);
             }
         }
     }
@@ -454,13 +470,15 @@ impl Opening<'_> {
 
     fn deliver(&self, record: Record, sink: &mut dyn ReplaySink) {
         let Some(start) = self.wanted.get(&record.key.gpid) else { return };
-        if record.position < start.floor || record.key.decree <= start.applied {
+        if record.position < start.floor {
             return;
         }
+        let after = start.applied.next();
         match record.key.kind {
-            RecordKind::Mutation => sink.record(record),
-            RecordKind::Truncate => sink.truncate(record.key.gpid, record.key.decree),
-            RecordKind::Footer => {}
+            RecordKind::Mutation if record.key.decree >= after => sink.record(record),
+            // What is applied has been written again since, if it was declared void at all.
+            RecordKind::Truncate => sink.truncate(record.key.gpid, record.key.decree.max(after)),
+            RecordKind::Mutation | RecordKind::Footer => {}
         }
     }
 }

@@ -108,6 +108,13 @@ pub fn encode_body(mutation: &Mutation, out: &mut BytesMut) {
     }
 }
 
+/// The commit point in an encoded body; none when it is too short to be one.
+#[must_use]
+pub fn last_committed(body: &[u8]) -> Decree {
+    let bytes = body.get(10..18).and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(Decree::NONE, |bytes| Decree(i64::from_le_bytes(bytes)))
+}
+
 struct Input<'a> {
     data: &'a Bytes,
     at: usize,
@@ -239,7 +246,9 @@ mod tests {
         let (one, two): (Code, Code) = (&RPC_TEST_ONE, &RPC_TEST_TWO);
         for codes in [vec![], vec![one], vec![two, one, two, two], vec![one; 1000]] {
             let before = mutation(&codes);
-            assert_eq!(decode(&encoded(&before)), Ok(before.clone()));
+            let body = encoded(&before);
+            assert_eq!(last_committed(&body), before.last_committed);
+            assert_eq!(decode(&body), Ok(before.clone()));
             let stamped = Mutation { stamp: 86_400, ..before };
             assert_eq!(decode(&encoded(&stamped)), Ok(stamped));
         }

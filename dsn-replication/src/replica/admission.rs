@@ -22,9 +22,6 @@ impl Default for WriteRules {
     }
 }
 
-/// Members of a group of one.
-const MEMBERS: u32 = 1;
-
 impl Replica {
     /// Checks a write of `bytes` with the client's key `hash`: against the server's rules and those of the table.
     /// `has_lease` was found just before. Throttling comes after this.
@@ -53,13 +50,14 @@ impl Replica {
                 return Err(ErrorCode::ParentPartitionMisused);
             }
         }
-        if self.role != Role::Primary || !has_lease {
+        let Role::Primary(lead) = &self.role else { return Err(ErrorCode::InvalidState) };
+        if !has_lease {
             return Err(ErrorCode::InvalidState);
         }
         if rules.disk_is_full {
             return Err(ErrorCode::DiskInsufficient);
         }
-        if MEMBERS < rules.min_members {
+        if lead.members() < rules.min_members as usize {
             return Err(ErrorCode::NotEnoughMember);
         }
         Ok(())

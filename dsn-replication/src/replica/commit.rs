@@ -1,6 +1,7 @@
-//! The point of no return: what is logged is committed, what is committed is applied, in order of decree.
+//! The point of no return: what every member has logged is committed, what is committed is applied, in order of
+//! decree.
 
-use super::{LocalError, Replica};
+use super::{LocalError, Replica, Role};
 use crate::ids::Decree;
 use crate::log::Appended;
 use crate::mutation::{Mutation, Ticket};
@@ -24,12 +25,17 @@ impl Run {
 }
 
 impl Replica {
-    /// The log holds these decrees. Only the log can say so: see [`Appended`].
+    /// The log holds these decrees. Only the log can say so: see [`Appended`]. A primary commits what the others have
+    /// as well; a member owes its primary an acknowledgement, see [`Replica::due_ack`].
     ///
     /// # Errors
     /// [`LocalError::Invariant`] when they do not continue what it held.
     pub fn on_logged(&mut self, token: Appended) -> Result<(), LocalError> {
-        if token.first() != self.logged.next() || token.last() > self.prepared {
+        if token.ballot() != self.ballot {
+            // Logged under a ballot that is over: what of it still stands has been proposed again.
+            return Ok(());
+        }
+        if token.first() > self.logged.next() || token.last() > self.prepared {
             return Err(LocalError::Invariant(format!(
                 "logged {:?}..={:?} after {:?}, prepared {:?}",
                 token.first(),
@@ -38,9 +44,12 @@ impl Replica {
                 self.prepared
             )));
         }
-        self.logged = token.last();
-        // The whole group has it in its log.
-        self.committed = self.logged;
+        self.logged = self.logged.max(token.last());
+        self.decide_leading();
+        self.commit_following();
+        if let Role::Secondary(follow) | Role::Learner(follow) = &mut self.role {
+            follow.owes = true;
+        }
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! What must hold between two events. Walked in tests and simulations.
 
 use super::Replica;
+use super::prepare::BACKLOG_MAX;
 
 impl Replica {
     /// Checks everything.
@@ -28,7 +29,8 @@ impl Replica {
         if expected.prev() != prepared {
             return Err(format!("{}: the window ends before {prepared:?}", self.gpid));
         }
-        if self.window.len() > self.options.window.max(self.inherited) {
+        let most = self.options.window.max(self.inherited).max(BACKLOG_MAX);
+        if self.window.len() > most {
             return Err(format!("{}: {} mutations in the window", self.gpid, self.window.len()));
         }
         Ok(())

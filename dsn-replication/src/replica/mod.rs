@@ -1,32 +1,48 @@
 //! The protocol core of one replica, without clock, disk, network or threads.
 //!
 //! Handlers take what happened and leave what is to be done: records for the log in a [`LogBatch`], runs of mutations
-//! to apply, tickets to answer. The host ([`crate::host`]) does it. A write goes through one file per step:
-//! [`admission`] (may it run?), [`write`] (queue, number, log), [`commit`] (logged, committed, applied), with [`state`]
-//! as the only place where the role changes and [`invariants`] walked after each step in tests and simulations.
+//! to apply, tickets to answer, messages and other [`Effect`]s. The host ([`crate::host`]) does it. A write goes
+//! through one file per step: [`admission`] (may it run?), [`write`] (queue, number, log), [`prepare`] (the members
+//! take it), [`ack`] (they say so), [`commit`] (logged everywhere: committed, applied). [`state`] is the only place
+//! where the role changes, [`group`] what a primary knows of the others, [`reconfigure`] how they come and go,
+//! [`message`] what they tell each other; [`invariants`] are walked after each step in tests and simulations.
 //! [`recovery`] is the way back from the log.
 //!
 //! ```text
 //! applied <= committed <= logged <= prepared        (decrees; the last three within the window)
 //! ```
-//! A group of one commits what its own log holds.
+//! The protocol is PacificA (Lin et al., MSR-TR-2008-25) with write-all groups: a decree is committed when every
+//! member has it in its log under the ballot in force. A group of one commits what its own log holds.
 
+pub mod ack;
 pub mod admission;
 pub mod commit;
+pub mod group;
 pub mod invariants;
+pub mod message;
+pub mod prepare;
+pub mod reconfigure;
 pub mod recovery;
 pub mod state;
 pub mod write;
 
+#[cfg(test)]
+mod tests;
+
 use crate::ids::{Ballot, Decree};
-use crate::mutation::{Mutation, Ticket, WriteQueue};
+use crate::mutation::{CodeTable, Mutation, Ticket, WriteQueue};
+use bytes::Bytes;
 use dsn_rpc::gpid::Gpid;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 pub use admission::WriteRules;
 pub use commit::Run;
+pub use group::{GroupOptions, Lead};
+pub use message::{Ack, Effect, Effects, Node, Prepare, Verdict};
+pub use reconfigure::{Change, LearnAnswer};
 pub use recovery::{Recovered, Recovery, Untrusted};
-pub use state::{LocalError, Role};
+pub use state::{Follow, GivenUp, LocalError, OldBallot, Role};
 
 /// What a core must know from the start.
 #[derive(Clone, Debug)]
@@ -37,11 +53,13 @@ pub struct CoreOptions {
     pub queue_bytes: usize,
     /// Whether requests may share mutations.
     pub batching: bool,
+    /// Times and sizes of the work with other members.
+    pub group: GroupOptions,
 }
 
 impl Default for CoreOptions {
     fn default() -> Self {
-        Self { window: 20, queue_bytes: 64 << 20, batching: true }
+        Self { window: 20, queue_bytes: 64 << 20, batching: true, group: GroupOptions::default() }
     }
 }
 
@@ -51,6 +69,8 @@ pub(crate) struct Entry {
     pub(crate) mutation: Mutation,
     /// Who waits for its requests.
     pub(crate) tickets: Vec<Ticket>,
+    /// It as others are sent it, once that was needed.
+    pub(crate) body: Option<Bytes>,
 }
 
 /// One replica of one partition. See the module's header.
@@ -60,17 +80,20 @@ pub struct Replica {
     pub(crate) role: Role,
     pub(crate) ballot: Ballot,
     pub(crate) options: CoreOptions,
+    pub(crate) codes: Arc<CodeTable>,
     pub(crate) queue: WriteQueue,
     /// Mutations that the log brought, which may be more than the window.
     pub(crate) inherited: usize,
     /// Mutations after `applying`, or after `applied` when nothing is being applied, without holes.
     pub(crate) window: VecDeque<Entry>,
-    /// The highest decree numbered.
+    /// The highest decree of the window.
     pub(crate) prepared: Decree,
-    /// The highest decree of the log, without holes.
+    /// Everything up to here is decided, or in the log under the ballot in force.
     pub(crate) logged: Decree,
-    /// Decided.
+    /// Decided, and nothing is missing here.
     pub(crate) committed: Decree,
+    /// Decided, says the primary, though it may not be here yet.
+    pub(crate) decided: Decree,
     /// End of the run that is being applied, and its length.
     pub(crate) applying: Option<Decree>,
     pub(crate) applied: Decree,
@@ -79,28 +102,44 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica whose state machine has everything up to `applied`, and what its log has beyond.
+    /// A replica whose state machine has everything up to `applied`, and what its log has beyond. `codes` reads what
+    /// others propose.
     #[must_use]
-    pub fn new(gpid: Gpid, applied: Decree, recovered: Recovered, options: CoreOptions) -> Self {
+    pub fn new(
+        gpid: Gpid,
+        applied: Decree,
+        recovered: Recovered,
+        codes: Arc<CodeTable>,
+        options: CoreOptions,
+    ) -> Self {
         let queue = WriteQueue::new(options.queue_bytes, options.batching);
         let Recovered { ballot, timestamp_us, undecided, .. } = recovered;
-        let logged = undecided.last().map_or(applied, |mutation| mutation.decree);
-        let entry = |mutation| Entry { mutation, tickets: Vec::new() };
-        Self {
+        let entry = |mutation| Entry { mutation, tickets: Vec::new(), body: None };
+        let mut replica = Self {
             gpid,
             role: Role::Inactive,
             ballot,
             options,
+            codes,
             queue,
             inherited: undecided.len(),
+            prepared: undecided.last().map_or(applied, |mutation| mutation.decree),
             window: undecided.into_iter().map(entry).collect(),
-            prepared: logged,
-            logged,
+            logged: applied,
             committed: applied,
+            decided: applied,
             applying: None,
             applied,
             timestamp_us,
-        }
+        };
+        replica.logged = replica.find_taken();
+        replica
+    }
+
+    /// Where a decree stands in the window, or would stand next; `None` for what has left it.
+    pub(crate) fn place(&self, decree: Decree) -> Option<usize> {
+        let first = self.applying.unwrap_or(self.applied).next();
+        (decree >= first).then(|| decree.since(first))
     }
 
     /// The partition.
@@ -133,7 +172,7 @@ impl Replica {
         self.committed
     }
 
-    /// The highest decree numbered.
+    /// The highest decree that is held, decided or not.
     #[must_use]
     pub fn prepared(&self) -> Decree {
         self.prepared

@@ -5,11 +5,12 @@
 //! are handed out in runs to be applied, the rest (at most a window's worth) is kept for whoever becomes primary.
 //!
 //! Decrees are dense. A hole below a decided decree is the loss of something acknowledged: the replica is put aside. A
-//! hole where nothing was durable yet, left by a power loss under group sync, ends the log there instead, and what
-//! follows it is declared void in the log ([`Recovered::void_from`]).
+//! hole where nothing was durable yet, left by a power loss under group sync, ends the log there instead, or brings back
+//! what an earlier primary proposed for the same decree; either way the log is told so ([`Recovered::mend`]), for the
+//! next restart could not tell any more what was durable when.
 
 use crate::ids::{Ballot, Decree};
-use crate::log::Record;
+use crate::log::{LogBatch, Record, RecordKey, RecordKind};
 use crate::mutation::{CodeTable, DecodeError, Mutation, decode_body};
 use dsn_core::planted;
 use dsn_rpc::gpid::Gpid;
@@ -57,17 +58,33 @@ pub struct Recovered {
     pub timestamp_us: u64,
     /// Mutations that follow the decided ones, without a hole: logged, and not known to be decided.
     pub undecided: Vec<Mutation>,
-    /// Records from this decree on must be declared void before anything is appended.
-    pub void_from: Option<Decree>,
+    /// Something that was not durable is missing: see [`Recovered::mend`].
+    pub damaged: bool,
+}
+
+impl Recovered {
+    /// Writes what is left of a damaged log's end anew, for a replica whose state machine has everything up to
+    /// `applied`. Must be durable before anything else is appended.
+    pub fn mend(&self, gpid: Gpid, applied: Decree, log: &mut LogBatch) {
+        if self.damaged {
+            let (ballot, decree) = (self.ballot, applied.next());
+            log.truncate(RecordKey { gpid, ballot, decree, kind: RecordKind::Truncate });
+            self.undecided.iter().for_each(|mutation| log.mutation(mutation));
+        }
+    }
 }
 
 /// See the module's header.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Recovery {
     gpid: Gpid,
     codes: Arc<CodeTable>,
     /// Everything up to here is in the state machine or has been handed out.
     decided: Decree,
+    /// Everything up to here is decided, says the log, though something may be missing.
+    claimed: Decree,
+    /// The first place where something of the replica is missing, or may be.
+    broken: Option<u64>,
     ballot: Ballot,
     timestamp_us: u64,
     /// Undecided mutations and where they are in the log.
@@ -83,14 +100,16 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// A replica whose state machine has everything up to `applied`.
+    /// A replica whose state machine has everything up to `applied`, and which is known to have used `ballot`.
     #[must_use]
-    pub fn new(gpid: Gpid, applied: Decree, codes: Arc<CodeTable>) -> Self {
+    pub fn new(gpid: Gpid, applied: Decree, ballot: Ballot, codes: Arc<CodeTable>) -> Self {
         Self {
             gpid,
             codes,
             decided: applied,
-            ballot: Ballot::ZERO,
+            claimed: applied,
+            broken: None,
+            ballot,
             timestamp_us: 0,
             window: BTreeMap::new(),
             run: Vec::new(),
@@ -119,21 +138,23 @@ impl Recovery {
         let decided = mutation.last_committed;
         let stale = self.window.get(&key.decree).is_some_and(|(_, old)| old.ballot > key.ballot);
         if !stale {
-            // What a former primary proposed beyond this is not the group's any more.
-            self.window.retain(|decree, (_, old)| *decree < key.decree || old.ballot >= key.ballot);
+            // What a former primary proposed beyond this stays: it may be decided, and is proposed again, unless the
+            // log voids it.
             self.lost.remove(&key.decree);
             self.window.insert(key.decree, (record.position, mutation));
         }
-        self.decide(decided);
+        self.claimed = self.claimed.max(decided);
+        self.decide();
     }
 
-    fn decide(&mut self, upto: Decree) {
-        while self.decided < upto {
+    fn decide(&mut self) {
+        while self.decided < self.claimed {
             let next = self.decided.next();
-            let Some((_, mutation)) = self.window.remove(&next) else {
-                // Decided, and not there.
-                return self.distrust(Untrusted::Hole(next));
-            };
+            // Decided, and not there: a loss, or a learner that had it written but not synced. See `finish`.
+            if self.lost.contains_key(&next) {
+                break;
+            }
+            let Some((_, mutation)) = self.window.remove(&next) else { break };
             self.run_bytes += mutation.body_bytes();
             self.run.push(mutation);
             self.decided = next;
@@ -141,6 +162,11 @@ impl Recovery {
         if self.window.len() > UNDECIDED_MAX {
             self.distrust(Untrusted::Undecided(self.decided));
         }
+    }
+
+    /// The log knows this ballot.
+    pub fn ballot(&mut self, ballot: Ballot) {
+        self.ballot = self.ballot.max(ballot);
     }
 
     /// The log voids what it has from `from` on.
@@ -151,13 +177,18 @@ impl Recovery {
         self.window.split_off(&from);
         self.lost.split_off(&from);
         self.gap = None;
+        self.claimed = self.claimed.min(from.prev());
+        if from == self.decided.next() {
+            // Whatever was missing before does not matter any more.
+            self.broken = None;
+        }
         self.known.0 = self.known.0.min(from.prev());
     }
 
     /// The log lacks a record.
     pub fn lost(&mut self, decree: Decree, position: u64) {
         if decree > self.decided {
-            self.window.remove(&decree);
+            self.broken = Some(self.broken.map_or(position, |first| first.min(position)));
             self.lost.insert(decree, position);
         }
     }
@@ -165,6 +196,7 @@ impl Recovery {
     /// The log may lack anything here.
     pub fn gap(&mut self, position: u64) {
         self.gap.get_or_insert(position);
+        self.broken = Some(self.broken.map_or(position, |first| first.min(position)));
     }
 
     /// The log says how far it had the replica.
@@ -196,34 +228,45 @@ impl Recovery {
         if let Some(untrusted) = self.untrusted {
             return Err(untrusted);
         }
+        let forgiven = |position: u64| tail.as_ref().is_some_and(|tail| tail.contains(&position));
         let mut undecided = Vec::new();
         let mut end = self.decided;
         if planted::has("undecided_dropped") {
             self.window.clear();
         }
+        let mut damaged = self.claimed > self.decided || self.gap.is_some();
         while let Some((_, mutation)) = self.window.remove(&end.next()) {
+            if let Some(position) = self.lost.get(&mutation.decree) {
+                // An older version stands in for one that was not durable, and so was never acknowledged.
+                if !forgiven(*position) {
+                    return Err(Untrusted::Hole(mutation.decree));
+                }
+                damaged = true;
+            }
             end = mutation.decree;
             undecided.push(mutation);
         }
-        let forgiven = |position: u64| tail.as_ref().is_some_and(|tail| tail.contains(&position));
+        // A learner's log may say that something is decided which was not synced here yet; it was never acknowledged.
+        if self.claimed > self.decided && !self.broken.is_some_and(forgiven) {
+            return Err(Untrusted::Hole(self.decided.next()));
+        }
         let beyond = self.window.values().map(|(position, _)| *position);
         let mut missing: Vec<u64> =
             self.lost.range(end.next()..).map(|(_, at)| *at).chain(beyond).collect();
         if self.known.0 > end {
             missing.push(self.known.1);
         }
-        if !missing.is_empty() && !missing.iter().all(|position| forgiven(*position)) {
+        if !missing.iter().all(|position| forgiven(*position)) {
             return Err(Untrusted::Hole(end.next()));
         }
         if let Some(position) = self.gap.filter(|position| !forgiven(*position)) {
             return Err(Untrusted::Gap(position));
         }
-        let void = !missing.is_empty() || self.gap.is_some();
         Ok(Recovered {
             ballot: self.ballot,
             timestamp_us: self.timestamp_us,
             undecided,
-            void_from: void.then(|| end.next()),
+            damaged: damaged || !missing.is_empty(),
         })
     }
 
@@ -237,7 +280,6 @@ impl Recovery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{RecordKey, RecordKind};
     use crate::mutation::encode_body;
     use bytes::BytesMut;
 
@@ -263,7 +305,8 @@ mod tests {
     }
 
     fn recovery(applied: i64) -> Recovery {
-        Recovery::new(Gpid::new(1, 1), Decree(applied), Arc::new(CodeTable::default()))
+        let codes = Arc::new(CodeTable::default());
+        Recovery::new(Gpid::new(1, 1), Decree(applied), Ballot::ZERO, codes)
     }
 
     fn fed(applied: i64, records: &[(i64, i64, i64)]) -> Recovery {
@@ -286,7 +329,7 @@ mod tests {
         let recovered = recovery.finish(None).unwrap();
         assert_eq!(decrees(&recovered.undecided), [4, 5]);
         assert_eq!((recovered.ballot, recovered.timestamp_us), (Ballot(1), 5001));
-        assert_eq!(recovered.void_from, None);
+        assert!(!recovered.damaged);
     }
 
     #[test]
@@ -296,8 +339,11 @@ mod tests {
         let ballots: Vec<_> =
             recovered.undecided.iter().map(|m| (m.decree.0, m.ballot.0)).collect();
         assert_eq!(ballots, [(2, 2), (3, 2)]);
-        let recovered = fed(0, &[(1, 1, 0), (1, 2, 0), (1, 3, 0), (2, 2, 1)]).finish(None).unwrap();
-        assert_eq!(decrees(&recovered.undecided), [2], "the old 3 was never the group's");
+        let mut half = fed(0, &[(1, 1, 0), (1, 2, 0), (1, 3, 0), (2, 2, 1)]);
+        let recovered = half.clone().finish(None).unwrap();
+        assert_eq!(decrees(&recovered.undecided), [2, 3], "the old 3 may be decided");
+        half.truncate(Decree(3));
+        assert_eq!(decrees(&half.finish(None).unwrap().undecided), [2], "declared void");
     }
 
     #[test]
@@ -321,7 +367,7 @@ mod tests {
         torn.record(&record(1, 3, 0));
         let recovered = torn.finish(Some(150..u64::MAX)).unwrap();
         assert_eq!(decrees(&recovered.undecided), [1]);
-        assert_eq!(recovered.void_from, Some(Decree(2)));
+        assert!(recovered.damaged);
         let mut durable = fed(0, &[(1, 1, 0)]);
         durable.lost(Decree(2), 200);
         assert_eq!(durable.finish(Some(250..u64::MAX)), Err(Untrusted::Hole(Decree(2))));
@@ -356,7 +402,7 @@ mod tests {
         assert!(summed.finish(None).is_ok());
         let mut torn = fed(0, &[(1, 1, 0)]);
         torn.gap(150);
-        assert_eq!(torn.finish(Some(150..u64::MAX)).unwrap().void_from, Some(Decree(2)));
+        assert!(torn.finish(Some(150..u64::MAX)).unwrap().damaged);
     }
 
     #[test]
@@ -370,7 +416,14 @@ mod tests {
         assert_eq!(decrees(&again.finish(None).unwrap().undecided), [2]);
         let mut newer = fed(0, &[(1, 1, 0), (1, 2, 0)]);
         newer.lost(Decree(2), 300);
-        assert_eq!(newer.finish(None), Err(Untrusted::Hole(Decree(2))), "content of old ballot");
+        assert_eq!(
+            newer.clone().finish(None),
+            Err(Untrusted::Hole(Decree(2))),
+            "acknowledged, maybe"
+        );
+        let recovered = newer.finish(Some(250..u64::MAX)).unwrap();
+        assert_eq!(decrees(&recovered.undecided), [1, 2], "what an earlier primary proposed");
+        assert!(recovered.damaged);
     }
 
     #[test]

@@ -1,7 +1,23 @@
 //! Roles and their changes: the only place that sets a role or a ballot.
+//!
+//! ```text
+//!             lead                     lead (higher ballot)
+//! Inactive ---------------> Primary <-------------------+
+//!    ^  ^                      |                        |
+//!    |  +---- lost lease, -----+                        |
+//!    |        removed                                   |
+//!    |                                                  |
+//!    +<---- lost lease, removed ---- Secondary <--- first prepare of a primary
+//!    +<----------------------------- Learner
+//! ```
+//! Any of them may become `Failed`, which only opening the replica again ends. A change to a higher ballot writes a
+//! mark to the log before anything is acknowledged under it, so that a ballot once used is not forgotten; the mark
+//! also voids what the log has beyond the new primary's last decree.
 
-use super::Replica;
-use crate::ids::Ballot;
+use super::group::Lead;
+use super::{Node, Replica};
+use crate::ids::{Ballot, Decree};
+use crate::log::{LogBatch, RecordKey, RecordKind};
 use crate::mutation::Ticket;
 use crate::state_machine::AppError;
 use crate::wire::config::PartitionStatus;
@@ -36,13 +52,32 @@ impl From<&AppError> for LocalError {
     }
 }
 
+/// What a member or learner knows of its primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Follow {
+    /// Who orders the writes.
+    pub primary: Node,
+    /// 0 for a member, else which attempt at learning this is.
+    pub attempt: i64,
+    /// Everything up to here was taken from this primary, or is decided.
+    pub taken: Decree,
+    /// Of the newest prepare that was looked at.
+    pub seq: u64,
+    /// The primary is owed an acknowledgement.
+    pub owes: bool,
+}
+
 /// What a replica is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Holds data, belongs to no group at present.
     Inactive,
     /// Orders the group's writes and serves its reads.
-    Primary,
+    Primary(Box<Lead>),
+    /// Logs what the primary orders, before any client hears of it.
+    Secondary(Follow),
+    /// On its way to become a secondary; nobody waits for it.
+    Learner(Follow),
     /// Broken; only opening it again helps.
     Failed(LocalError),
 }
@@ -53,9 +88,17 @@ impl Role {
     pub fn status(&self) -> PartitionStatus {
         match self {
             Self::Inactive => PartitionStatus::Inactive,
-            Self::Primary => PartitionStatus::Primary,
+            Self::Primary(_) => PartitionStatus::Primary,
+            Self::Secondary(_) => PartitionStatus::Secondary,
+            Self::Learner(_) => PartitionStatus::PotentialSecondary,
             Self::Failed(_) => PartitionStatus::Error,
         }
+    }
+
+    /// Whether it orders the group's writes.
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        matches!(self, Self::Primary(_))
     }
 }
 
@@ -68,34 +111,76 @@ pub struct GivenUp {
     pub unknown: Vec<Ticket>,
 }
 
-/// A configuration older than the one in force.
+/// A configuration that is not newer than the one in force, or that a broken replica cannot take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("ballot {0} is older than the one in force")]
+#[error("ballot {0} is not newer than the one in force")]
 pub struct OldBallot(pub Ballot);
 
 impl Replica {
-    /// The meta server has made this replica the primary of a group of one, under `ballot`. Whatever its log holds is
-    /// committed then.
+    /// The meta server has made this replica the primary of a group with these other members, under `ballot`. What is
+    /// not known to be decided is proposed again under it, with decree, timestamp and content unchanged. A primary that
+    /// goes on under a new ballot keeps its learners.
     ///
     /// # Errors
     /// [`OldBallot`] changes nothing.
-    pub fn become_primary(&mut self, ballot: Ballot) -> Result<(), OldBallot> {
-        if ballot < self.ballot || matches!(self.role, Role::Failed(_)) {
+    pub fn lead(
+        &mut self,
+        ballot: Ballot,
+        secondaries: &[Node],
+        log: &mut LogBatch,
+    ) -> Result<(), OldBallot> {
+        if ballot <= self.ballot || matches!(self.role, Role::Failed(_)) {
             return Err(OldBallot(ballot));
         }
-        self.ballot = ballot;
-        self.role = Role::Primary;
-        self.committed = self.logged;
+        let former = match std::mem::replace(&mut self.role, Role::Inactive) {
+            Role::Primary(lead) => Some(lead),
+            _ => None,
+        };
+        let lead = Lead::new(ballot, self.prepared, self.committed, secondaries, former);
+        self.enter(ballot, self.prepared, log);
+        let alone = lead.peers.is_empty();
+        self.role = Role::Primary(Box::new(lead));
+        for entry in &mut self.window {
+            if entry.mutation.decree > self.committed {
+                entry.mutation.ballot = ballot;
+                entry.mutation.last_committed = self.committed;
+                entry.body = None;
+                entry.write(alone, log);
+            }
+        }
         Ok(())
+    }
+
+    /// A primary's first word, or an invitation to learn. What is held beyond `keep` is void.
+    pub(super) fn follow(
+        &mut self,
+        ballot: Ballot,
+        keep: Decree,
+        mut follow: Follow,
+        log: &mut LogBatch,
+    ) {
+        let keep = keep.max(self.committed);
+        self.cut(keep);
+        if ballot > self.ballot || keep < self.prepared {
+            self.enter(ballot, keep, log);
+        }
+        self.prepared = self.prepared.min(keep);
+        follow.taken = self.find_taken();
+        self.role = match follow.attempt {
+            0 => Role::Secondary(follow),
+            _ => Role::Learner(follow),
+        };
     }
 
     /// The replica belongs to no group any more (a newer configuration, or a lost lease). What is in the window stays:
     /// it is in the log, or on its way there.
-    pub fn become_inactive(&mut self, ballot: Ballot) -> GivenUp {
+    pub fn become_inactive(&mut self, ballot: Ballot, log: &mut LogBatch) -> GivenUp {
         if matches!(self.role, Role::Failed(_)) {
             return GivenUp::default();
         }
-        self.ballot = self.ballot.max(ballot);
+        if ballot > self.ballot {
+            self.enter(ballot, self.prepared, log);
+        }
         self.role = Role::Inactive;
         self.give_up()
     }
@@ -108,7 +193,24 @@ impl Replica {
         self.give_up()
     }
 
-    fn give_up(&mut self) -> GivenUp {
+    /// Takes a ballot into use: marked in the log, with everything after `last` void.
+    fn enter(&mut self, ballot: Ballot, last: Decree, log: &mut LogBatch) {
+        if ballot > self.ballot {
+            // Nothing that was logged under a former ballot counts under this one, unless it is decided.
+            (self.ballot, self.logged) = (ballot, self.committed);
+        }
+        let kind = RecordKind::Truncate;
+        log.truncate(RecordKey { gpid: self.gpid, ballot: self.ballot, decree: last.next(), kind });
+    }
+
+    /// Forgets the window after `last`.
+    fn cut(&mut self, last: Decree) {
+        while self.window.back().is_some_and(|entry| entry.mutation.decree > last) {
+            self.window.pop_back();
+        }
+    }
+
+    pub(super) fn give_up(&mut self) -> GivenUp {
         let unknown =
             self.window.iter_mut().flat_map(|entry| std::mem::take(&mut entry.tickets)).collect();
         GivenUp { refused: self.queue.drain(), unknown }

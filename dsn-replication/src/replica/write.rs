@@ -23,7 +23,7 @@ impl Replica {
     /// time stamps grow even when it does not. `stamp` is the state machine's. Returns how many mutations were numbered.
     pub fn number(&mut self, wall_us: u64, stamp: u32, log: &mut LogBatch) -> usize {
         let mut count = 0;
-        while self.role == Role::Primary && self.in_flight() < self.options.window {
+        while self.role.is_primary() && self.in_flight() < self.options.window {
             let Some(Batch { requests, tickets, .. }) = self.queue.pop() else { break };
             self.append((wall_us, stamp), requests, tickets, log);
             count += 1;
@@ -33,7 +33,7 @@ impl Replica {
 
     /// Numbers an empty write, which only moves the decree.
     pub fn number_empty(&mut self, wall_us: u64, stamp: u32, log: &mut LogBatch) {
-        if self.role == Role::Primary {
+        if self.role.is_primary() {
             self.append((wall_us, stamp), Vec::new(), Vec::new(), log);
         }
     }
@@ -47,9 +47,7 @@ impl Replica {
     /// Whether writes wait that the window has room for.
     #[must_use]
     pub fn wants_turn(&self) -> bool {
-        self.role == Role::Primary
-            && !self.queue.is_empty()
-            && self.in_flight() < self.options.window
+        self.role.is_primary() && !self.queue.is_empty() && self.in_flight() < self.options.window
     }
 
     fn append(
@@ -71,7 +69,9 @@ impl Replica {
             stamp,
             requests,
         };
-        log.mutation(&mutation);
-        self.window.push_back(Entry { mutation, tickets });
+        let alone = matches!(&self.role, Role::Primary(lead) if lead.peers.is_empty());
+        let mut entry = Entry { mutation, tickets, body: None };
+        entry.write(alone, log);
+        self.window.push_back(entry);
     }
 }

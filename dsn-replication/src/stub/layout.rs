@@ -7,6 +7,7 @@
 //! data/        the state machine's files
 //! ```
 //! It is put together as `<name>.new` and renamed when it is complete.
+//! While a checkpoint is copied it is put together in `<name>.learn`.
 //! A directory that cannot be opened is renamed to `<name>.<unix_us>.err`, one that is no longer wanted to
 //! `<name>.<unix_us>.gar`. The mutation log of a data directory is `<data_dir>/replica/log/`.
 
@@ -21,6 +22,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 const NEW_SUFFIX: &str = ".new";
+const LEARN_SUFFIX: &str = ".learn";
 const MAGIC: u32 = 0xdead_beef;
 
 /// Where a replica begins.
@@ -133,6 +135,18 @@ pub fn create_new(disk: &dyn Disk, dir: &Path, info: &AppInfo, init: &InitInfo) 
         // It must not be found there before its name is sure to stay.
         let _ = disk.remove_dir_all(dir);
     })
+}
+
+/// Where a checkpoint for the replica in `dir` is put together.
+#[must_use]
+pub fn learn_dir(dir: &Path) -> PathBuf {
+    with_suffix(dir, LEARN_SUFFIX)
+}
+
+/// Whether a name is that of a [`learn_dir`], which nobody needs after a restart.
+#[must_use]
+pub fn is_learn_dir(name: &str) -> bool {
+    name.ends_with(LEARN_SUFFIX)
 }
 
 /// Writes what a new replica begins with.

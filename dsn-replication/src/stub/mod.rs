@@ -2,41 +2,45 @@
 //!
 //! A resident on worker 0. Replicas themselves are residents of the replication stage's workers; the stub only knows
 //! where they are. Nothing here is on the path of a read or a write.
+//!
+//! This file has the stub itself, [`proposals`] what the meta server wants and is told, [`learning`] both ends of
+//! learning, [`housekeeping`] what happens now and then; [`open`] reads the disks, [`layout`] knows their directories.
 
+mod housekeeping;
 pub mod layout;
+mod learning;
 pub mod open;
+mod proposals;
 pub mod repair;
 
-use crate::codes::RPC_CONFIG_PROPOSAL;
+use crate::codes::{RPC_CONFIG_PROPOSAL, RPC_LEARN, RPC_LEARN_ADD_LEARNER, RPC_NFS_COPY};
 use crate::failure_detector::lease::Lease;
 use crate::gate::ReadGate;
+use crate::group_link;
 use crate::host::{
-    HostMetrics, HostParts, LPC_REPLICA_CHECKPOINT, LPC_REPLICA_EVENT, OnFailed, ReplicaHost,
-    register_writes,
+    HostMetrics, HostParts, HostServer, LPC_REPLICA_EVENT, ReplicaHost, register_writes,
 };
 use crate::ids::Ballot;
-use crate::log::{LogOptions, SyncScope};
+use crate::learn::learner::Learner;
+use crate::learn::source::Source;
+use crate::log::LogOptions;
 use crate::meta_link::{MetaLink, MetaLinkOptions, ReplicaServer};
+use crate::mutation::CodeTable;
 use crate::placement::{Placed, Placement};
 use crate::reads;
-use crate::replica::{CoreOptions, LocalError, WriteRules};
-use crate::state_machine::{CheckpointKind, StateMachineFactory};
-use crate::wire::config::{
-    AppInfo, ConfigType, ConfigurationUpdateRequest, ConfigurationUpdateResponse, PartitionStatus,
-    ReplicaInfo,
-};
-use crate::worker_log::{WorkerLogs, sync_from_here};
+use crate::replica::{Change, CoreOptions, LocalError, WriteRules};
+use crate::state_machine::StateMachineFactory;
+use crate::wire::config::{AppInfo, ConfigurationUpdateRequest, ReplicaInfo};
+use crate::worker_log::WorkerLogs;
 use dsn_core::exec::{Addr, BlockingCtx, Ctx, Place, Resident};
 use dsn_core::node::StageId;
-use dsn_rpc::address::RpcAddress;
+use dsn_rpc::ServiceTable;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
-use dsn_rpc::{Replier, Request, ServiceTable};
-use open::{Opened, OpenedDir, create_new, open_dir};
+use open::{Opened, OpenedDir, open_dir};
 use repair::{DataDir, StubMetrics, UnservedMap};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -135,6 +139,23 @@ impl ReplicaServer for Board {
     }
 }
 
+impl HostServer for Board {
+    fn failed(&self, ctx: &mut Ctx<'_>, gpid: Gpid, error: &LocalError) {
+        let error = error.clone();
+        self.with(ctx, move |stub, ctx| stub.replica_failed(ctx, gpid, &error));
+    }
+
+    fn change(&self, ctx: &mut Ctx<'_>, gpid: Gpid, info: &AppInfo, change: Change) {
+        let info = info.clone();
+        self.with(ctx, move |stub, ctx| stub.request_change(ctx, gpid, info, change));
+    }
+
+    fn sync(&self, ctx: &mut Ctx<'_>) {
+        self.with(ctx, ReplicaStub::sync_now);
+    }
+}
+
+/// A replica that is open.
 struct Held {
     host: Addr<ReplicaHost>,
     info: AppInfo,
@@ -160,6 +181,11 @@ pub struct ReplicaStub {
     /// Whatever is opened from now on is closed at once.
     closing: bool,
     metrics: StubMetrics,
+    codes: Arc<CodeTable>,
+    /// Attempts at learning that ask or copy, by what is learned.
+    learners: BTreeMap<Gpid, (i64, Addr<Learner>)>,
+    /// Checkpoints that learners copy from here.
+    source: Source,
 }
 
 impl fmt::Debug for ReplicaStub {
@@ -187,6 +213,8 @@ impl ReplicaStub {
         let unserved = UnservedMap::default();
         repair::register(ctx, table, &unserved);
         let metrics = StubMetrics::new(ctx.node().metrics(), "server", []);
+        let codes = Arc::new(CodeTable::new(factory.codes()));
+        group_link::register(table, &placement, options.link.me);
         let board = Arc::new(Board { placement, stub: OnceLock::new(), app_type, unserved });
         let stub = ctx.spawn_here(|_, me| Self {
             me,
@@ -203,9 +231,15 @@ impl ReplicaStub {
             proposed: BTreeSet::new(),
             closing: false,
             metrics,
+            codes,
+            learners: BTreeMap::new(),
+            source: Source::default(),
         });
         let _ = board.stub.set(stub);
         table.on_resident(&RPC_CONFIG_PROPOSAL, stub, Self::on_proposal);
+        table.on_resident(&RPC_LEARN_ADD_LEARNER, stub, Self::on_invitation);
+        table.on_resident(&RPC_LEARN, stub, Self::on_learn);
+        table.on_resident(&RPC_NFS_COPY, stub, Self::on_copy);
         stub
     }
 
@@ -272,11 +306,6 @@ impl ReplicaStub {
         let metrics =
             HostMetrics::new(ctx.node().metrics(), &format!("replica@{table}.{partition}"), labels);
         gate.set_metrics(metrics.clone());
-        let board = self.board.clone();
-        let on_failed: OnFailed = Arc::new(move |ctx, gpid, error: &LocalError| {
-            let error = error.clone();
-            board.with(ctx, move |stub, ctx| stub.replica_failed(ctx, gpid, &error));
-        });
         let parts = HostParts {
             gpid,
             machine,
@@ -290,7 +319,9 @@ impl ReplicaStub {
             rules: self.rules(&info),
             info: info.clone(),
             metrics,
-            on_failed,
+            codes: self.codes.clone(),
+            node: self.options.link.me,
+            server: self.board.clone(),
         };
         let place = Place::Stage(self.stage);
         let host = ctx.spawn(place, &LPC_REPLICA_EVENT, move |_, me| ReplicaHost::new(me, parts));
@@ -306,6 +337,7 @@ impl ReplicaStub {
                 );
             });
         }));
+        self.superseded(gpid);
         self.board.placement.insert(gpid, Placed { host, gate });
         self.held.insert(gpid, Held { host, info, dir, data_dir });
     }
@@ -321,228 +353,6 @@ impl ReplicaStub {
             max_bytes: self.options.max_write_bytes,
             min_members: wanted.min(most),
             ..WriteRules::default()
-        }
-    }
-
-    /// The meta server asks this server to act.
-    fn on_proposal(&mut self, ctx: &mut Ctx<'_>, request: Request, replier: Replier) {
-        replier.forget(ctx);
-        match request.decode::<ConfigurationUpdateRequest>() {
-            Ok(proposal) => self.propose(ctx, proposal),
-            Err(error) => tracing::warn!(peer = %request.peer, %error, "unreadable proposal"),
-        }
-    }
-
-    fn propose(&mut self, ctx: &mut Ctx<'_>, proposal: ConfigurationUpdateRequest) {
-        let gpid = proposal.config.pid;
-        match proposal.config_type {
-            ConfigType::AssignPrimary | ConfigType::UpgradeToPrimary => {}
-            ConfigType::DropPartition => return self.drop_replica(ctx, gpid),
-            other => {
-                tracing::warn!(%gpid, %other, "a proposal that a group of one has no use for");
-                return;
-            }
-        }
-        if self.opening.contains_key(&gpid) || self.board.unserved.lock().contains_key(&gpid) {
-            return;
-        }
-        if !self.held.contains_key(&gpid) {
-            return self.create(ctx, proposal);
-        }
-        let current = self.board.placement.get(ctx, gpid);
-        if current.is_some_and(|placed| {
-            placed.gate.status() == PartitionStatus::Error
-                || placed.gate.ballot().0 > proposal.config.ballot
-        }) {
-            return;
-        }
-        // Envs are not kept on the disk: whoever leads must have heard them.
-        self.configure(ctx, gpid, &proposal.info);
-        self.lead(ctx, proposal);
-    }
-
-    /// Tells a replica what its table says now.
-    fn configure(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid, info: &AppInfo) {
-        let rules = self.rules(info);
-        let Some(held) = self.held.get_mut(&gpid) else { return };
-        held.info = info.clone();
-        let info = info.clone();
-        ctx.post(held.host, &LPC_REPLICA_EVENT, |host, ctx| host.configure(ctx, info, rules));
-    }
-
-    /// Makes an empty replica, then goes on with the proposal.
-    fn create(&mut self, ctx: &mut Ctx<'_>, proposal: ConfigurationUpdateRequest) {
-        let gpid = proposal.config.pid;
-        // A group that ever had a primary may have data, whatever the meta server has heard of it.
-        let (decree, ballot) = (proposal.config.last_committed_decree, proposal.config.ballot);
-        if decree > 0 || ballot > 0 || proposal.config_type != ConfigType::AssignPrimary {
-            tracing::error!(%gpid, "asked to lead a partition that has data, of which this server has none");
-            return;
-        }
-        let count = |index: usize| {
-            let held = self.held.values().filter(|held| held.data_dir == index).count();
-            held + self.opening.values().filter(|dir| **dir == index).count()
-        };
-        let usable = (0..self.dirs.len()).filter(|index| self.dirs[*index].usable().is_some());
-        let Some(index) = usable.min_by_key(|index| count(*index)) else { return };
-        let path = self.dirs[index].path.clone();
-        let Some(log) = self.dirs[index].log.clone() else { return };
-        let factory = self.factory.clone();
-        self.opening.insert(gpid, index);
-        ctx.offload(
-            &LPC_OPEN_REPLICA,
-            move |job| {
-                let what = (gpid, &proposal.info, proposal.config.ballot);
-                let opened = create_new(job, &*factory, &path, &log, what);
-                (opened, proposal)
-            },
-            self.me,
-            move |stub, (opened, proposal), ctx| {
-                stub.opening.remove(&gpid);
-                match opened {
-                    Ok(opened) => {
-                        stub.hold(ctx, opened, index);
-                        stub.lead(ctx, proposal);
-                    }
-                    Err(reason) => tracing::error!(%gpid, reason, "a new replica cannot be made"),
-                }
-            },
-        );
-    }
-
-    /// Asks the meta server to make this replica primary, and makes it that when the answer says so.
-    fn lead(&mut self, ctx: &mut Ctx<'_>, mut request: ConfigurationUpdateRequest) {
-        let gpid = request.config.pid;
-        let SocketAddr::V4(me) = self.options.link.me else { return };
-        if !self.proposed.insert(gpid) {
-            return;
-        }
-        request.config.ballot += 1;
-        request.config.primary = RpcAddress::from(me);
-        request.node = RpcAddress::from(me);
-        let (board, link) = (self.board.clone(), self.link);
-        let Some(link) = link else { return };
-        ctx.post(link, &LPC_STUB_EVENT, move |link, ctx| {
-            let done = move |ctx: &mut Ctx<'_>, outcome| {
-                board.with(ctx, move |stub, ctx| stub.reported(ctx, gpid, outcome));
-            };
-            link.update(ctx, request, Box::new(done));
-        });
-    }
-
-    fn reported(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        gpid: Gpid,
-        outcome: Result<ConfigurationUpdateResponse, ErrorCode>,
-    ) {
-        self.proposed.remove(&gpid);
-        let Some(held) = self.held.get(&gpid) else { return };
-        match outcome {
-            Ok(answer) => {
-                let ballot = Ballot(answer.config.ballot);
-                let me = self.options.link.me;
-                if answer.config.primary.socket_addr().map(SocketAddr::from) != Some(me) {
-                    return;
-                }
-                ctx.post(held.host, &LPC_REPLICA_EVENT, move |host, ctx| {
-                    match host.become_primary(ctx, ballot) {
-                        Ok(()) => tracing::info!(gpid = %host.gpid(), ballot = ballot.0, "primary"),
-                        Err(error) => tracing::warn!(gpid = %host.gpid(), %error, "not primary"),
-                    }
-                });
-            }
-            Err(error) => tracing::warn!(%gpid, %error, "the meta server refused a report"),
-        }
-    }
-
-    /// A group as the meta server has it.
-    fn on_config(&mut self, ctx: &mut Ctx<'_>, config: &ConfigurationUpdateRequest) {
-        let gpid = config.config.pid;
-        let ballot = Ballot(config.config.ballot);
-        let me = self.options.link.me;
-        self.configure(ctx, gpid, &config.info);
-        let Some(held) = self.held.get(&gpid) else { return };
-        let leads = config.config.primary.socket_addr().map(SocketAddr::from) == Some(me);
-        ctx.post(held.host, &LPC_REPLICA_EVENT, move |host, ctx| {
-            if !leads && ballot > host.core().ballot() {
-                host.become_inactive(ctx, ballot);
-            }
-        });
-    }
-
-    /// Closes a replica and puts its directory aside, for the time that operators may want it back.
-    fn drop_replica(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid) {
-        let Some((held, machine)) = self.let_go(ctx, gpid) else { return };
-        tracing::info!(%gpid, "replica no longer wanted");
-        let log = self.dirs[held.data_dir].log.clone();
-        self.opening.insert(gpid, held.data_dir);
-        ctx.offload(
-            &LPC_OPEN_REPLICA,
-            move |job| {
-                machine.close(job);
-                if let Some(log) = log {
-                    log.forget(gpid);
-                }
-                let now_us = job.wall().unix_micros();
-                layout::put_aside(&**job.disk(), &held.dir, now_us, "gar")
-            },
-            self.me,
-            move |stub, outcome, _| {
-                stub.opening.remove(&gpid);
-                if let Err(error) = outcome {
-                    tracing::error!(%gpid, %error, "a dropped replica's directory stays");
-                }
-            },
-        );
-    }
-
-    fn sync_now(&mut self, ctx: &mut Ctx<'_>) {
-        if let Some(link) = self.link {
-            ctx.post(link, &LPC_STUB_EVENT, |link, ctx| link.sync_now(ctx));
-        }
-    }
-
-    /// Checkpoints, then the logs give back what no replica needs.
-    fn tick(&mut self, ctx: &mut Ctx<'_>) {
-        for held in self.held.values() {
-            ctx.post(held.host, &LPC_REPLICA_EVENT, ReplicaHost::checkpoint_in_turn);
-        }
-        for log in self.dirs.iter().filter_map(|dir| dir.usable().cloned()) {
-            ctx.offload(
-                &LPC_REPLICA_CHECKPOINT,
-                move |job| log.collect(job.wall().unix_micros()),
-                self.me,
-                |stub, outcome, ctx| match outcome {
-                    Ok(collected) => stub.flush_laggards(ctx, &collected.laggards),
-                    Err(error) => tracing::warn!(%error, "log files cannot be given back"),
-                },
-            );
-        }
-    }
-
-    fn beat(&mut self, ctx: &mut Ctx<'_>) {
-        for held in self.held.values() {
-            ctx.post(held.host, &LPC_REPLICA_EVENT, ReplicaHost::heartbeat);
-        }
-    }
-
-    fn flush_laggards(&mut self, ctx: &mut Ctx<'_>, laggards: &[Gpid]) {
-        for held in laggards.iter().filter_map(|gpid| self.held.get(gpid)) {
-            ctx.post(held.host, &LPC_REPLICA_EVENT, |host, ctx| {
-                host.checkpoint(ctx, CheckpointKind::Flush);
-            });
-        }
-    }
-
-    fn sync_logs(&mut self, ctx: &mut Ctx<'_>) {
-        use crate::log::Durability;
-        let scope = match self.options.log.durability {
-            Durability::IntervalSync => SyncScope::All,
-            Durability::Os | Durability::GroupSync => SyncScope::Sealed,
-        };
-        for log in self.dirs.iter().filter_map(DataDir::usable) {
-            sync_from_here(ctx, &self.worker_logs, log, scope);
         }
     }
 

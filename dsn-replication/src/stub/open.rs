@@ -6,10 +6,9 @@
 //! aside: it may be the only copy.
 
 use super::layout;
-use crate::ids::Decree;
+use crate::ids::{Ballot, Decree};
 use crate::log::{
-    LogBatch, LogError, LogOptions, Record, RecordKey, RecordKind, ReplaySink, ReplicaStart,
-    SharedLog,
+    LogBatch, LogError, LogOptions, Record, ReplaySink, ReplicaStart, SharedLog, SyncScope,
 };
 use crate::mutation::{CodeTable, Mutation};
 use crate::replica::recovery::{Recovered, Recovery};
@@ -123,7 +122,11 @@ impl Feed {
         let recovered = recovered.map_err(|error| Problem::Damaged(error.to_string()));
         match broken.map_or(recovered, Err) {
             Ok(recovered) => {
-                void_tail(gpid, &recovered, void);
+                let applied = machine.last_applied();
+                if recovered.damaged {
+                    tracing::warn!(%gpid, %applied, "the end of its log was not durable and is written anew");
+                }
+                recovered.mend(gpid, applied, void);
                 Ok(Opened { gpid, info, dir, machine, recovered })
             }
             Err(problem) => {
@@ -160,6 +163,10 @@ impl ReplaySink for Feeds {
 
     fn truncate(&mut self, gpid: Gpid, from: Decree) {
         self.with(gpid, u64::MAX, |recovery| recovery.truncate(from));
+    }
+
+    fn ballot(&mut self, gpid: Gpid, ballot: Ballot) {
+        self.with(gpid, u64::MAX, |recovery| recovery.ballot(ballot));
     }
 
     fn lost(&mut self, gpid: Gpid, decree: Decree, position: u64) {
@@ -201,7 +208,7 @@ pub fn open_dir(
     let mut feeds = BTreeMap::new();
     let entries = disk.list(&base).map_err(|error| format!("{}: {error}", base.display()))?;
     for entry in entries.into_iter().filter(|entry| entry.is_dir) {
-        if layout::is_incomplete(&entry.name) {
+        if layout::is_incomplete(&entry.name) || layout::is_learn_dir(&entry.name) {
             if let Err(error) = disk.remove_dir_all(&base.join(&entry.name)) {
                 tracing::warn!(name = entry.name, %error, "a replica that was never completed stays");
             }
@@ -232,9 +239,7 @@ pub fn open_dir(
             Err(problem) => problems.push((gpid, dir, problem)),
         }
     }
-    if !void.is_empty() {
-        let _ = opened.log.append(&mut void).map_err(|error| error.to_string())?;
-    }
+    mend(&opened.log, void).map_err(|error| error.to_string())?;
     // What another replica of the same partition has replaced is nobody's concern any more.
     put_aside.retain(|(gpid, ..)| replicas.iter().all(|replica| replica.gpid != *gpid));
     let mut left = Vec::new();
@@ -293,9 +298,7 @@ pub fn reopen(
     }
     let mut void = LogBatch::new();
     let opened = feed.finish(job, log.tail(), &mut void)?;
-    if !void.is_empty()
-        && let Err(error) = log.append(&mut void)
-    {
+    if let Err(error) = mend(log, void) {
         opened.machine.close(job);
         return Err(refused(error));
     }
@@ -303,13 +306,21 @@ pub fn reopen(
     Ok(opened)
 }
 
-/// Declares void what follows a hole that a power loss left. Nothing else is appended before: once later records say
-/// that everything up to them was durable, the hole would pass for a loss.
-fn void_tail(gpid: Gpid, recovered: &Recovered, batch: &mut LogBatch) {
-    let Some(decree) = recovered.void_from else { return };
-    tracing::warn!(%gpid, from = decree.0, "unsynced mutations behind a hole are void");
-    let ballot = recovered.ballot;
-    batch.truncate(RecordKey { gpid, ballot, decree, kind: RecordKind::Truncate });
+/// Writes anew, durably, what a power loss has left of the end of a log. Nothing else is appended before: once later
+/// records say that everything up to them was durable, a hole would pass for a loss.
+fn mend(log: &SharedLog, mut batch: LogBatch) -> Result<(), LogError> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    // Nobody waits for these.
+    let _ = log.append(&mut batch)?;
+    match log.begin_sync(SyncScope::All) {
+        Some(job) => {
+            let outcome = job.run();
+            log.end_sync(job, outcome).map(drop)
+        }
+        None => Ok(()),
+    }
 }
 
 fn start_of(feed: &Feed) -> ReplicaStart {
@@ -336,7 +347,12 @@ fn open_one(
         info,
         dir: dir.to_owned(),
         floor: init.init_offset_in_private_log,
-        recovery: Recovery::new(gpid, machine.last_applied(), codes.clone()),
+        recovery: Recovery::new(
+            gpid,
+            machine.last_applied(),
+            Ballot(init.init_ballot),
+            codes.clone(),
+        ),
         machine,
         broken: None,
     })
@@ -361,4 +377,49 @@ pub fn create_new(
     let machine = factory.open(job, &args).map_err(|error| error.to_string())?;
     log.register(gpid, Decree::ZERO, floor);
     Ok(Opened { gpid, info: info.clone(), dir, machine, recovered: Recovered::default() })
+}
+
+/// Opens a replica anew in the place of the one in `dir`, whose state machine is closed: with the files in `learned`, a
+/// directory of [`layout::learn_dir`], that have everything up to a decree; or empty. Its records will come after the
+/// present end of `log`; the old ones are void.
+///
+/// # Errors
+/// In words.
+pub fn open_learned(
+    job: &BlockingCtx<'_>,
+    factory: &dyn StateMachineFactory,
+    log: &SharedLog,
+    dir: &Path,
+    learned: Option<(&Path, Decree)>,
+    (gpid, info, ballot): (Gpid, &AppInfo, Ballot),
+) -> Result<Opened, String> {
+    let text = |error: io::Error| error.to_string();
+    let disk = job.disk();
+    let floor = log.end();
+    let (from, decree) = match learned {
+        Some((from, decree)) => (from.to_owned(), decree),
+        None => (layout::learn_dir(dir), Decree::ZERO),
+    };
+    if learned.is_none() && disk.exists(&from) {
+        disk.remove_dir_all(&from).map_err(text)?;
+    }
+    layout::create(&**disk, &from, info, &layout::InitInfo::new(ballot.0, decree.0, floor))
+        .map_err(text)?;
+    let now_us = job.wall().unix_micros();
+    let old = layout::put_aside(&**disk, dir, now_us, "gar").map_err(text)?;
+    disk.rename(&from, dir).map_err(text)?;
+    disk.sync_dir(dir.parent().unwrap_or(Path::new("."))).map_err(text)?;
+    log.register(gpid, decree, floor);
+    let args = OpenArgs { dir, gpid, info };
+    let machine = factory.open(job, &args).map_err(|error| error.to_string())?;
+    if machine.last_applied() != decree {
+        machine.close(job);
+        let has = machine.last_applied();
+        return Err(format!("it has everything up to {has}, not {decree}"));
+    }
+    if let Err(error) = disk.remove_dir_all(&old) {
+        tracing::warn!(%gpid, %error, "the replica that was replaced stays in {}", old.display());
+    }
+    let recovered = Recovered { ballot, ..Recovered::default() };
+    Ok(Opened { gpid, info: info.clone(), dir: dir.to_owned(), machine, recovered })
 }

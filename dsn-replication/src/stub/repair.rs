@@ -133,6 +133,22 @@ fn are_gone(former: &[Weak<dyn StateMachine>]) -> bool {
 }
 
 impl ReplicaStub {
+    /// Whether a replica is on a disk that refuses it at present. A damaged one does not count: a group of several makes
+    /// another in its place.
+    pub(super) fn is_waiting(&self, gpid: Gpid) -> bool {
+        self.board.unserved.lock().get(&gpid).is_some_and(|each| each.pause.is_some())
+    }
+
+    /// Whether it is known what all data directories hold.
+    pub(super) fn all_open(&self) -> bool {
+        self.dirs.iter().all(|dir| dir.log.is_some())
+    }
+
+    /// Another replica has taken the place of one that was put aside.
+    pub(super) fn superseded(&self, gpid: Gpid) {
+        self.board.unserved.lock().retain(|other, each| *other != gpid || each.pause.is_some());
+    }
+
     /// Tries again whatever is due.
     pub(super) fn repair(&mut self, ctx: &mut Ctx<'_>) {
         for index in 0..self.dirs.len() {

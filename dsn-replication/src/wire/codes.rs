@@ -56,8 +56,10 @@ names! {
     LEARN_COMPLETION_NOTIFY = "RPC_LEARN_COMPLETION_NOTIFY";
     /// `GroupCheckRequest`, one way, from primaries.
     LEARN_ADD_LEARNER = "RPC_LEARN_ADD_LEARNER";
-    /// Mutations to `PrepareAck`, from primaries.
+    /// `PrepareMsg`, one way, from primaries.
     PREPARE = "RPC_PREPARE";
+    /// `PrepareAckMsg`, one way, from members and learners.
+    PREPARE_ACK = "RPC_PREPARE_ACK";
     /// `ReplicaConfiguration`, one way, from primaries.
     REMOVE_REPLICA = "RPC_REMOVE_REPLICA";
     /// `QueryAppInfoRequest` to `QueryAppInfoResponse`.

@@ -28,6 +28,15 @@ wire_enum! {
         Failed = 5 => "LearningFailed",
     }
 
+    /// How a prepare was taken.
+    pub enum PrepareVerdict {
+        Taken = 0 => "PV_TAKEN",
+        Gap = 1 => "PV_GAP",
+        Outdated = 2 => "PV_OUTDATED",
+        Refused = 3 => "PV_REFUSED",
+        Absent = 4 => "PV_ABSENT",
+    }
+
     /// How learned files are checked.
     pub enum ChecksumType {
         Invalid = 0 => "CST_INVALID",
@@ -88,7 +97,44 @@ message! {
         10: hp_node: Option<HostPort>,
     }
 
-    /// Outcome of a prepare.
+    /// Prepares of any partitions, from one server to another; answered by a [`PrepareAckMsg`], if at all.
+    pub struct PrepareMsg {
+        /// Where the sender listens.
+        1: from: RpcAddress,
+        2: items: List<PrepareItem>,
+    }
+
+    /// Consecutive mutations of one partition, see [`Prepare`](crate::replica::Prepare).
+    pub struct PrepareItem {
+        1: pid: Gpid,
+        2: ballot: i64,
+        3: learner_signature: i64,
+        4: seq: i64,
+        5: takeover: i64,
+        6: last_committed_decree: i64,
+        7: first_decree: i64,
+        8: mutations: List<Blob>,
+    }
+
+    /// Acknowledgements of any partitions, from one server to another.
+    pub struct PrepareAckMsg {
+        /// Where the sender listens.
+        1: from: RpcAddress,
+        2: items: List<PrepareAckItem>,
+    }
+
+    /// What a member has, see [`Ack`](crate::replica::Ack).
+    pub struct PrepareAckItem {
+        1: pid: Gpid,
+        2: ballot: i64,
+        3: learner_signature: i64,
+        4: seq: i64,
+        5: verdict: PrepareVerdict,
+        6: logged_decree: i64,
+        7: applied_decree: i64,
+    }
+
+    /// Outcome of a prepare, as the original tells it.
     pub struct PrepareAck {
         1: pid: Gpid,
         2: err: ErrorCode,

@@ -1,27 +1,35 @@
 //! The host of a replica: a resident that brings requests to the core and carries out what the core decides.
+//!
+//! Reading order: this file (what a host is, a client's write), [`apply`] (committed mutations reach the state machine),
+//! [`group`] (what the group says and is told), [`checkpoint`].
+
+mod apply;
+mod checkpoint;
+mod group;
 
 use crate::failure_detector::lease::Lease;
 use crate::gate::{Deny, ReadGate};
 use crate::ids::{Ballot, Decree};
 use crate::log::{Appended, LogBatch, SharedLog};
+use crate::mutation::CodeTable;
 use crate::mutation::{ClientRequest, Ticket};
 use crate::placement::Placement;
-use crate::replica::state::GivenUp;
-use crate::replica::{CoreOptions, LocalError, Recovered, Replica, Role, Run, WriteRules};
-use crate::state_machine::{
-    Access, AppError, ApplyError, ApplyMode, CheckpointKind, Replies, ReplyView, StateMachine,
-    StorageCode,
+use crate::replica::{
+    Change, CoreOptions, Effects, GivenUp, LocalError, Node, Prepare, Recovered, Replica, Role,
+    WriteRules,
 };
+use crate::state_machine::{Access, Replies, StateMachine, StorageCode};
 use crate::table_rules::TableRules;
 use crate::throttle::Verdict;
 use crate::wire::config::AppInfo;
 use crate::worker_log::{WorkerLogs, mark};
-use dsn_core::exec::{Addr, Ctx, Resident};
+use dsn_core::exec::{Addr, Ctx, Resident, TimerId};
 use dsn_core::time::Mono;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use dsn_rpc::{Replier, Request, ServiceTable};
 use slab::Slab;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +47,10 @@ dsn_core::task_codes! {
     pub LPC_REPLICA_THROTTLED: Compute, Low, "THREAD_POOL_REPLICATION";
     /// Something concerns a replica.
     pub LPC_REPLICA_EVENT: Compute, High, "THREAD_POOL_REPLICATION";
+    /// A primary looks after its group.
+    pub LPC_REPLICA_GROUP_CHECK: Compute, High, "THREAD_POOL_REPLICATION";
+    /// Mutations are read from the log for a learner.
+    pub LPC_REPLICA_READ_LOG: Blocking, Common, "THREAD_POOL_REPLICATION_LONG";
 }
 
 /// Most writes of a replica that wait because they are throttled; further ones are refused as busy.
@@ -64,8 +76,16 @@ dsn_core::metrics! {
     }
 }
 
-/// Called when a replica broke: why.
-pub type OnFailed = Arc<dyn Fn(&mut Ctx<'_>, Gpid, &LocalError) + Send + Sync>;
+/// What a host needs of its server.
+pub trait HostServer: Send + Sync + 'static {
+    /// A replica broke.
+    fn failed(&self, ctx: &mut Ctx<'_>, gpid: Gpid, error: &LocalError);
+    /// The meta server is to make a change of a group durable; the outcome goes to
+    /// [`ReplicaHost::on_change_made`] or [`ReplicaHost::on_change_refused`].
+    fn change(&self, ctx: &mut Ctx<'_>, gpid: Gpid, info: &AppInfo, change: Change);
+    /// The group may be another than this server thinks.
+    fn sync(&self, ctx: &mut Ctx<'_>);
+}
 
 /// What a host is made of.
 pub struct HostParts {
@@ -93,8 +113,12 @@ pub struct HostParts {
     pub info: AppInfo,
     /// Its metrics.
     pub metrics: HostMetrics,
-    /// Whom to tell when it breaks.
-    pub on_failed: OnFailed,
+    /// The requests that mutations may hold.
+    pub codes: Arc<CodeTable>,
+    /// Where this server listens.
+    pub node: Node,
+    /// The server.
+    pub server: Arc<dyn HostServer>,
 }
 
 /// See the module's header.
@@ -123,7 +147,19 @@ pub struct ReplicaHost {
     /// The last decree when somebody looked whether anybody writes.
     seen: Decree,
     beating: bool,
-    on_failed: OnFailed,
+    node: Node,
+    server: Arc<dyn HostServer>,
+    /// Records of role changes, for the log of this turn.
+    marks: LogBatch,
+    /// Prepares that arrived in this turn.
+    prepares: Vec<(Node, Prepare)>,
+    effects: Effects,
+    /// When the group is looked after next.
+    check: Option<(Mono, TimerId)>,
+    /// Where in the log each learner's next mutation is.
+    cursors: BTreeMap<Node, (Decree, u64)>,
+    /// Whether readers know that a new primary has caught up.
+    told_ready: bool,
 }
 
 impl fmt::Debug for ReplicaHost {
@@ -134,7 +170,7 @@ impl fmt::Debug for ReplicaHost {
 
 impl Resident for ReplicaHost {
     fn on_close(&mut self, ctx: &mut Ctx<'_>) {
-        self.core.become_inactive(Ballot::ZERO);
+        self.core.become_inactive(Ballot::ZERO, &mut self.marks);
         self.publish();
         for replier in self.repliers.drain() {
             replier.error(ctx, ErrorCode::NotEnoughMember);
@@ -166,7 +202,7 @@ impl ReplicaHost {
     /// A host for an inactive replica whose log has been replayed.
     pub fn new(me: Addr<Self>, parts: HostParts) -> Self {
         let applied = parts.machine.last_applied();
-        let core = Replica::new(parts.gpid, applied, parts.recovered, parts.core);
+        let core = Replica::new(parts.gpid, applied, parts.recovered, parts.codes, parts.core);
         let table = TableRules::new(&parts.info);
         parts.gate.obey(&table);
         Self {
@@ -191,7 +227,14 @@ impl ReplicaHost {
             flush_due: None,
             seen: Decree::NONE,
             beating: false,
-            on_failed: parts.on_failed,
+            node: parts.node,
+            server: parts.server,
+            marks: LogBatch::new(),
+            prepares: Vec::new(),
+            effects: Effects::new(),
+            check: None,
+            cursors: BTreeMap::new(),
+            told_ready: false,
         }
     }
 
@@ -318,21 +361,28 @@ impl ReplicaHost {
         }
     }
 
-    /// The end of the turn: numbers what waits.
+    /// The end of the turn: what the group says is taken, what waits is numbered, and both go to the log. What the
+    /// others are to know goes out with the turn.
     pub fn stage(&mut self, ctx: &mut Ctx<'_>, batch: &mut LogBatch) {
         self.marked = false;
+        batch.join(&mut self.marks);
+        self.take_prepares(ctx, batch);
         let (wall, stamp) = (ctx.wall().unix_micros(), self.machine.stamp());
         if std::mem::take(&mut self.beating) && self.core.is_idle() {
             self.core.number_empty(wall, stamp, batch);
             self.seen = self.core.prepared();
         }
         self.core.number(wall, stamp, batch);
+        self.speak(ctx);
     }
 
     /// The log holds a run of this replica.
     pub fn on_logged(&mut self, ctx: &mut Ctx<'_>, token: Appended) {
         match self.core.on_logged(token) {
-            Ok(()) => self.apply_committed(ctx),
+            Ok(()) => {
+                self.speak(ctx);
+                self.apply_committed(ctx);
+            }
             Err(error) => self.fail(ctx, error),
         }
     }
@@ -340,80 +390,6 @@ impl ReplicaHost {
     /// The log takes nothing any more.
     pub fn log_failed(&mut self, ctx: &mut Ctx<'_>, reason: String) {
         self.fail(ctx, LocalError::Log(reason));
-    }
-
-    fn apply_committed(&mut self, ctx: &mut Ctx<'_>) {
-        while let Some(run) = self.core.next_run() {
-            self.replies.clear(true);
-            match self.machine.apply(&run.mutations, ApplyMode::Worker, &mut self.replies) {
-                Ok(()) => {
-                    let replies = std::mem::take(&mut self.replies);
-                    self.applied(ctx, &run, &replies);
-                    self.replies = replies;
-                }
-                Err(ApplyError::WouldBlock) => return self.apply_elsewhere(ctx, run),
-                Err(ApplyError::Failed(error)) => {
-                    return self.apply_failed(ctx, run, &error);
-                }
-            }
-        }
-        if self.core.wants_turn() {
-            self.mark(ctx);
-        }
-    }
-
-    /// The same run again, where waiting is allowed. Later commits wait for it.
-    fn apply_elsewhere(&mut self, ctx: &mut Ctx<'_>, run: Run) {
-        let machine = self.machine.clone();
-        ctx.offload(
-            &LPC_REPLICA_APPLY,
-            move |_| {
-                let mut replies = Replies::new(true);
-                let outcome = machine.apply(&run.mutations, ApplyMode::Blocking, &mut replies);
-                (run, replies, outcome)
-            },
-            self.me,
-            |host, (run, replies, outcome), ctx| match outcome {
-                Ok(()) => {
-                    host.applied(ctx, &run, &replies);
-                    host.apply_committed(ctx);
-                }
-                Err(ApplyError::Failed(error)) => host.apply_failed(ctx, run, &error),
-                Err(ApplyError::WouldBlock) => {
-                    let error = AppError::Failed("a blocking apply would block".to_owned());
-                    host.apply_failed(ctx, run, &error);
-                }
-            },
-        );
-    }
-
-    fn applied(&mut self, ctx: &mut Ctx<'_>, run: &Run, replies: &Replies) {
-        if let Err(error) = self.core.on_applied(run.last()) {
-            return self.fail(ctx, error);
-        }
-        // Only who still leads may acknowledge.
-        let leads = *self.core.role() == Role::Primary && self.lease.holds(ctx.clock());
-        for (index, ticket) in run.tickets.iter().enumerate() {
-            let Some(ticket) = ticket else { continue };
-            let Some(replier) = self.repliers.try_remove(ticket.0 as usize) else { continue };
-            if !leads {
-                replier.error(ctx, ErrorCode::NotEnoughMember);
-                continue;
-            }
-            match replies.get(index) {
-                Some(ReplyView::Value(value)) => replier.reply_encoded(ctx, value),
-                Some(ReplyView::Error(error)) => replier.error(ctx, error),
-                Some(ReplyView::Silence) => replier.forget(ctx),
-                None => replier.error(ctx, ErrorCode::InvalidState),
-            }
-        }
-    }
-
-    fn apply_failed(&mut self, ctx: &mut Ctx<'_>, run: Run, error: &AppError) {
-        for ticket in run.tickets.into_iter().flatten() {
-            self.answer(ctx, ticket, ErrorCode::NotEnoughMember);
-        }
-        self.fail(ctx, LocalError::from(error));
     }
 
     /// The replica is broken; everything else on this server goes on.
@@ -425,8 +401,8 @@ impl ReplicaHost {
         let given_up = self.core.fail(error.clone());
         self.publish();
         self.give_up(ctx, given_up);
-        let on_failed = self.on_failed.clone();
-        on_failed(ctx, self.gpid(), &error);
+        let server = self.server.clone();
+        server.failed(ctx, self.gpid(), &error);
     }
 
     fn give_up(&mut self, ctx: &mut Ctx<'_>, given_up: GivenUp) {
@@ -438,32 +414,15 @@ impl ReplicaHost {
         }
     }
 
-    /// The meta server has made it primary, and the ballot is on disk: a ballot that could be forgotten must not be
-    /// used.
-    ///
-    /// # Errors
-    /// `ERR_INVALID_VERSION` for an old ballot.
-    pub fn become_primary(&mut self, ctx: &mut Ctx<'_>, ballot: Ballot) -> Result<(), ErrorCode> {
-        self.core.become_primary(ballot).map_err(|_| ErrorCode::InvalidVersion)?;
-        self.publish();
-        self.apply_committed(ctx);
-        Ok(())
-    }
-
-    /// The replica leaves its group.
-    pub fn become_inactive(&mut self, ctx: &mut Ctx<'_>, ballot: Ballot) {
-        let given_up = self.core.become_inactive(ballot);
-        self.publish();
-        self.give_up(ctx, given_up);
-    }
-
-    /// Tells readers.
-    fn publish(&self) {
-        let ready = self.core.applied() == self.core.committed() || self.core.is_idle();
-        let primary = *self.core.role() == Role::Primary;
-        // A group of one commits in the event that makes it primary: what it found is applied before any reader
-        // can see later writes.
-        self.gate.publish(self.core.role().status(), self.core.ballot(), ready || primary);
+    /// Tells readers. A new primary must have applied what it found before anybody may look.
+    fn publish(&mut self) {
+        let role = self.core.role();
+        let ready = match role {
+            Role::Primary(lead) => self.core.applied() >= lead.takeover(),
+            _ => false,
+        };
+        self.told_ready = ready;
+        self.gate.publish(role.status(), self.core.ballot(), ready);
     }
 
     /// What the table and the server say now.
@@ -493,52 +452,9 @@ impl ReplicaHost {
     pub fn heartbeat(&mut self, ctx: &mut Ctx<'_>) {
         let idle = self.core.prepared() == self.seen && self.core.is_idle();
         self.seen = self.core.prepared();
-        if idle && *self.core.role() == Role::Primary && self.lease.holds(ctx.clock()) {
+        if idle && self.core.role().is_primary() && self.lease.holds(ctx.clock()) {
             self.beating = true;
             self.mark(ctx);
-        }
-    }
-
-    /// Makes a checkpoint of what has reached the state machine's files, and of everything when it has been long.
-    pub fn checkpoint_in_turn(&mut self, ctx: &mut Ctx<'_>) {
-        let now = ctx.clock();
-        let half = self.flush_interval / 2;
-        let due = match self.flush_due {
-            Some(due) => due,
-            None => *self.flush_due.insert(now + half + ctx.rng().duration(Duration::ZERO, half)),
-        };
-        let late = due.is_past(now);
-        self.checkpoint(ctx, if late { CheckpointKind::Flush } else { CheckpointKind::NoFlush });
-    }
-
-    /// Makes a checkpoint, unless one is being made; the log learns what it need not keep.
-    pub fn checkpoint(&mut self, ctx: &mut Ctx<'_>, kind: CheckpointKind) {
-        if std::mem::replace(&mut self.checkpointing, true) {
-            return;
-        }
-        let machine = self.machine.clone();
-        ctx.offload(
-            &LPC_REPLICA_CHECKPOINT,
-            move |job| machine.checkpoint(job, kind),
-            self.me,
-            |host, outcome, ctx| host.checkpointed(ctx, outcome),
-        );
-    }
-
-    fn checkpointed(&mut self, ctx: &mut Ctx<'_>, outcome: Result<Decree, AppError>) {
-        self.checkpointing = false;
-        match outcome {
-            Ok(durable) => {
-                self.log.set_durable(self.gpid(), durable);
-                if self.flush_due.is_some_and(|due| due.is_past(ctx.clock())) {
-                    self.flush_due = None;
-                }
-            }
-            Err(AppError::WrongTiming | AppError::TryAgain) => {}
-            Err(error @ (AppError::Corrupt(_) | AppError::Disk(_))) => {
-                self.fail(ctx, LocalError::from(&error));
-            }
-            Err(error) => tracing::warn!(gpid = %self.gpid(), %error, "checkpoint failed"),
         }
     }
 }

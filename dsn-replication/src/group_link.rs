@@ -1,0 +1,238 @@
+//! Prepares and acknowledgements between servers: one message to a server per turn of a worker, of all its partitions.
+//!
+//! Hosts leave what they have to say with their worker's [`Outbox`]; at the end of the turn it goes out, one frame for
+//! each server and direction. Messages travel one way and may be lost: who sent a prepare sends it again.
+
+use crate::codes::{RPC_PREPARE, RPC_PREPARE_ACK};
+use crate::host::{LPC_REPLICA_EVENT, ReplicaHost};
+use crate::ids::{Ballot, Decree};
+use crate::placement::Placement;
+use crate::replica::{Ack, Node, Prepare, Verdict};
+use crate::wire::replica::{
+    PrepareAckItem, PrepareAckMsg, PrepareItem, PrepareMsg, PrepareVerdict,
+};
+use dsn_core::exec::{Addr, Ctx, Phase, Resident};
+use dsn_rpc::address::RpcAddress;
+use dsn_rpc::gpid::Gpid;
+use dsn_rpc::{CallOptions, Replier, Request, ServiceTable, detach, send_oneway};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// What waits for one server.
+#[derive(Debug, Default)]
+struct Waiting {
+    prepares: Vec<PrepareItem>,
+    acks: Vec<PrepareAckItem>,
+}
+
+/// What a worker's replicas have to say to other servers.
+#[derive(Debug)]
+struct Outbox {
+    me: RpcAddress,
+    waiting: BTreeMap<Node, Waiting>,
+}
+
+impl Resident for Outbox {}
+
+/// The worker's own, made on first use.
+#[derive(Default)]
+struct Local {
+    outbox: Option<Addr<Outbox>>,
+    deferred: bool,
+}
+
+/// The address of a server on the wire; none for IPv6, which the protocol does not know.
+pub(crate) fn wire(node: Node) -> RpcAddress {
+    match node {
+        SocketAddr::V4(node) => RpcAddress::from(node),
+        SocketAddr::V6(_) => RpcAddress::INVALID,
+    }
+}
+
+/// The server behind an address of the wire.
+pub(crate) fn node(address: RpcAddress) -> Option<Node> {
+    address.socket_addr().map(SocketAddr::from)
+}
+
+fn with_outbox(ctx: &mut Ctx<'_>, me: Node, f: impl FnOnce(&mut Outbox)) {
+    let outbox = match ctx.local::<Local>().outbox {
+        Some(outbox) => outbox,
+        None => {
+            let me = wire(me);
+            let outbox = ctx.spawn_here(|_, _| Outbox { me, waiting: BTreeMap::new() });
+            ctx.local::<Local>().outbox = Some(outbox);
+            outbox
+        }
+    };
+    let _ = ctx.with(outbox, |outbox, _| f(outbox));
+    if !std::mem::replace(&mut ctx.local::<Local>().deferred, true) {
+        ctx.defer(Phase::Log, outbox, Outbox::flush);
+    }
+}
+
+/// Sends a prepare with the end of the turn. `me` is where this server listens.
+pub fn send_prepare(ctx: &mut Ctx<'_>, me: Node, to: Node, prepare: Prepare) {
+    let item = PrepareItem {
+        pid: prepare.gpid,
+        ballot: prepare.ballot.0,
+        learner_signature: prepare.attempt,
+        seq: prepare.seq as i64,
+        takeover: prepare.takeover.0,
+        last_committed_decree: prepare.committed.0,
+        first_decree: prepare.first.0,
+        mutations: prepare.bodies.into(),
+    };
+    with_outbox(ctx, me, |outbox| outbox.waiting.entry(to).or_default().prepares.push(item));
+}
+
+/// Sends an acknowledgement with the end of the turn.
+pub fn send_ack(ctx: &mut Ctx<'_>, me: Node, to: Node, ack: &Ack) {
+    let item = PrepareAckItem {
+        pid: ack.gpid,
+        ballot: ack.ballot.0,
+        learner_signature: ack.attempt,
+        seq: ack.seq as i64,
+        verdict: match ack.verdict {
+            Verdict::Taken => PrepareVerdict::Taken,
+            Verdict::Gap => PrepareVerdict::Gap,
+            Verdict::Outdated => PrepareVerdict::Outdated,
+            Verdict::Refused => PrepareVerdict::Refused,
+            Verdict::Absent => PrepareVerdict::Absent,
+        },
+        logged_decree: ack.logged.0,
+        applied_decree: ack.applied.0,
+    };
+    with_outbox(ctx, me, |outbox| outbox.waiting.entry(to).or_default().acks.push(item));
+}
+
+impl Outbox {
+    fn flush(&mut self, ctx: &mut Ctx<'_>) {
+        ctx.local::<Local>().deferred = false;
+        let from = self.me;
+        for (to, waiting) in std::mem::take(&mut self.waiting) {
+            let options = CallOptions::default();
+            if !waiting.acks.is_empty() {
+                let message = PrepareAckMsg { from, items: waiting.acks.into() };
+                send_oneway(ctx, to, &RPC_PREPARE_ACK, &message, options);
+            }
+            if !waiting.prepares.is_empty() {
+                let message = PrepareMsg { from, items: waiting.prepares.into() };
+                send_oneway(ctx, to, &RPC_PREPARE, &message, options);
+            }
+        }
+    }
+}
+
+/// Registers both messages at a server that listens on `me`.
+pub fn register(table: &mut ServiceTable, placement: &Placement<ReplicaHost>, me: Node) {
+    let hosts = placement.clone();
+    table.on(&RPC_PREPARE, move |ctx, request, replier| {
+        on_prepares(ctx, &hosts, me, &request, replier);
+    });
+    let hosts = placement.clone();
+    table.on(&RPC_PREPARE_ACK, move |ctx, request, replier| {
+        on_acks(ctx, &hosts, &request, replier);
+    });
+}
+
+fn on_prepares(
+    ctx: &mut Ctx<'_>,
+    hosts: &Placement<ReplicaHost>,
+    me: Node,
+    request: &Request,
+    replier: Replier,
+) {
+    replier.forget(ctx);
+    let message = match request.decode::<PrepareMsg>() {
+        Ok(message) => message,
+        Err(error) => {
+            tracing::warn!(peer = %request.peer, %error, "unreadable prepares");
+            return;
+        }
+    };
+    let Some(from) = node(message.from) else { return };
+    for item in &message.items {
+        let prepare = read_prepare(&item);
+        match hosts.get(ctx, item.pid) {
+            Some(placed) => at(ctx, placed.host, move |host, ctx| {
+                host.on_prepare(ctx, from, prepare);
+            }),
+            None => send_ack(ctx, me, from, &absent(&prepare)),
+        }
+    }
+}
+
+fn read_prepare(item: &PrepareItem) -> Prepare {
+    Prepare {
+        gpid: item.pid,
+        ballot: Ballot(item.ballot),
+        attempt: item.learner_signature,
+        seq: item.seq as u64,
+        takeover: Decree(item.takeover),
+        committed: Decree(item.last_committed_decree),
+        first: Decree(item.first_decree),
+        // They stay until they are applied: small ones must not hold the buffer they arrived in.
+        bodies: item.mutations.iter().map(|body| detach(&body)).collect(),
+    }
+}
+
+/// The answer of a server that has no such replica.
+fn absent(prepare: &Prepare) -> Ack {
+    let Prepare { gpid, ballot, attempt, seq, .. } = *prepare;
+    let (logged, applied) = (Decree::NONE, Decree::NONE);
+    Ack { gpid, ballot, attempt, seq, verdict: Verdict::Absent, logged, applied }
+}
+
+fn on_acks(ctx: &mut Ctx<'_>, hosts: &Placement<ReplicaHost>, request: &Request, replier: Replier) {
+    replier.forget(ctx);
+    let message = match request.decode::<PrepareAckMsg>() {
+        Ok(message) => message,
+        Err(error) => {
+            tracing::warn!(peer = %request.peer, %error, "unreadable acknowledgements");
+            return;
+        }
+    };
+    let Some(from) = node(message.from) else { return };
+    for item in &message.items {
+        let Some(ack) = read_ack(&item) else { continue };
+        if let Some(placed) = hosts.get(ctx, item.pid) {
+            at(ctx, placed.host, move |host, ctx| host.on_ack(ctx, from, &ack));
+        }
+    }
+}
+
+fn read_ack(item: &PrepareAckItem) -> Option<Ack> {
+    let verdict = match item.verdict {
+        PrepareVerdict::Taken => Verdict::Taken,
+        PrepareVerdict::Gap => Verdict::Gap,
+        PrepareVerdict::Outdated => Verdict::Outdated,
+        PrepareVerdict::Refused => Verdict::Refused,
+        PrepareVerdict::Absent => Verdict::Absent,
+        PrepareVerdict::Other(_) => return None,
+    };
+    Some(Ack {
+        gpid: item.pid,
+        ballot: Ballot(item.ballot),
+        attempt: item.learner_signature,
+        seq: item.seq as u64,
+        verdict,
+        logged: Decree(item.logged_decree),
+        applied: Decree(item.applied_decree),
+    })
+}
+
+/// Runs `f` on a host: here and now if it is on this worker, else as an event of it.
+fn at(
+    ctx: &mut Ctx<'_>,
+    host: Addr<ReplicaHost>,
+    f: impl FnOnce(&mut ReplicaHost, &mut Ctx<'_>) + Send + 'static,
+) {
+    if let Err(f) = ctx.with(host, f) {
+        ctx.post(host, &LPC_REPLICA_EVENT, f);
+    }
+}
+
+/// The partition of a host, for messages about it.
+pub(crate) fn options_for(gpid: Gpid) -> CallOptions {
+    CallOptions::default().on(gpid)
+}

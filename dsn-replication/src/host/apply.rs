@@ -1,0 +1,87 @@
+//! Committed mutations reach the state machine, and their clients an answer.
+
+use super::{LPC_REPLICA_APPLY, ReplicaHost};
+use crate::replica::{LocalError, Run};
+use crate::state_machine::{AppError, ApplyError, ApplyMode, Replies, ReplyView};
+use dsn_core::exec::Ctx;
+use dsn_rpc::error_code::ErrorCode;
+
+impl ReplicaHost {
+    pub(super) fn apply_committed(&mut self, ctx: &mut Ctx<'_>) {
+        while let Some(run) = self.core.next_run() {
+            // Nobody waits for what another replica leads.
+            self.replies.clear(self.core.role().is_primary());
+            match self.machine.apply(&run.mutations, ApplyMode::Worker, &mut self.replies) {
+                Ok(()) => {
+                    let replies = std::mem::take(&mut self.replies);
+                    self.applied(ctx, &run, &replies);
+                    self.replies = replies;
+                }
+                Err(ApplyError::WouldBlock) => return self.apply_elsewhere(ctx, run),
+                Err(ApplyError::Failed(error)) => {
+                    return self.apply_failed(ctx, run, &error);
+                }
+            }
+        }
+        if self.core.wants_turn() {
+            self.mark(ctx);
+        }
+    }
+
+    /// The same run again, where waiting is allowed. Later commits wait for it.
+    fn apply_elsewhere(&mut self, ctx: &mut Ctx<'_>, run: Run) {
+        let machine = self.machine.clone();
+        ctx.offload(
+            &LPC_REPLICA_APPLY,
+            move |_| {
+                let mut replies = Replies::new(true);
+                let outcome = machine.apply(&run.mutations, ApplyMode::Blocking, &mut replies);
+                (run, replies, outcome)
+            },
+            self.me,
+            |host, (run, replies, outcome), ctx| match outcome {
+                Ok(()) => {
+                    host.applied(ctx, &run, &replies);
+                    host.apply_committed(ctx);
+                }
+                Err(ApplyError::Failed(error)) => host.apply_failed(ctx, run, &error),
+                Err(ApplyError::WouldBlock) => {
+                    let error = AppError::Failed("a blocking apply would block".to_owned());
+                    host.apply_failed(ctx, run, &error);
+                }
+            },
+        );
+    }
+
+    fn applied(&mut self, ctx: &mut Ctx<'_>, run: &Run, replies: &Replies) {
+        if let Err(error) = self.core.on_applied(run.last()) {
+            return self.fail(ctx, error);
+        }
+        if !self.told_ready {
+            self.publish();
+        }
+        // Only who still leads may acknowledge.
+        let leads = self.core.role().is_primary() && self.lease.holds(ctx.clock());
+        for (index, ticket) in run.tickets.iter().enumerate() {
+            let Some(ticket) = ticket else { continue };
+            let Some(replier) = self.repliers.try_remove(ticket.0 as usize) else { continue };
+            if !leads {
+                replier.error(ctx, ErrorCode::NotEnoughMember);
+                continue;
+            }
+            match replies.get(index) {
+                Some(ReplyView::Value(value)) => replier.reply_encoded(ctx, value),
+                Some(ReplyView::Error(error)) => replier.error(ctx, error),
+                Some(ReplyView::Silence) => replier.forget(ctx),
+                None => replier.error(ctx, ErrorCode::InvalidState),
+            }
+        }
+    }
+
+    fn apply_failed(&mut self, ctx: &mut Ctx<'_>, run: Run, error: &AppError) {
+        for ticket in run.tickets.into_iter().flatten() {
+            self.answer(ctx, ticket, ErrorCode::NotEnoughMember);
+        }
+        self.fail(ctx, LocalError::from(error));
+    }
+}

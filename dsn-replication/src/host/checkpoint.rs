@@ -1,0 +1,53 @@
+//! Checkpoints of a replica, after which the log need not keep what they cover.
+
+use super::{LPC_REPLICA_CHECKPOINT, ReplicaHost};
+use crate::ids::Decree;
+use crate::replica::LocalError;
+use crate::state_machine::{AppError, CheckpointKind};
+use dsn_core::exec::Ctx;
+use std::time::Duration;
+
+impl ReplicaHost {
+    /// Makes a checkpoint of what has reached the state machine's files, and of everything when it has been long.
+    pub fn checkpoint_in_turn(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.clock();
+        let half = self.flush_interval / 2;
+        let due = match self.flush_due {
+            Some(due) => due,
+            None => *self.flush_due.insert(now + half + ctx.rng().duration(Duration::ZERO, half)),
+        };
+        let late = due.is_past(now);
+        self.checkpoint(ctx, if late { CheckpointKind::Flush } else { CheckpointKind::NoFlush });
+    }
+
+    /// Makes a checkpoint, unless one is being made; the log learns what it need not keep.
+    pub fn checkpoint(&mut self, ctx: &mut Ctx<'_>, kind: CheckpointKind) {
+        if std::mem::replace(&mut self.checkpointing, true) {
+            return;
+        }
+        let machine = self.machine.clone();
+        ctx.offload(
+            &LPC_REPLICA_CHECKPOINT,
+            move |job| machine.checkpoint(job, kind),
+            self.me,
+            |host, outcome, ctx| host.checkpointed(ctx, outcome),
+        );
+    }
+
+    fn checkpointed(&mut self, ctx: &mut Ctx<'_>, outcome: Result<Decree, AppError>) {
+        self.checkpointing = false;
+        match outcome {
+            Ok(durable) => {
+                self.log.set_durable(self.gpid(), durable);
+                if self.flush_due.is_some_and(|due| due.is_past(ctx.clock())) {
+                    self.flush_due = None;
+                }
+            }
+            Err(AppError::WrongTiming | AppError::TryAgain) => {}
+            Err(error @ (AppError::Corrupt(_) | AppError::Disk(_))) => {
+                self.fail(ctx, LocalError::from(&error));
+            }
+            Err(error) => tracing::warn!(gpid = %self.gpid(), %error, "checkpoint failed"),
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The learner's side: asks its primary what to begin with, and copies a checkpoint if it must.
+//!
+//! One resident for each attempt, on the stub's worker. It copies into a directory of its own, block by block, verifies
+//! every file, and hands the directory to the stub; it ends with the first thing that goes wrong, for the primary will
+//! ask again.
+
+use super::source::{checksum, decree_of};
+use crate::codes::{RPC_LEARN, RPC_NFS_COPY};
+use crate::group_link::{options_for, wire};
+use crate::ids::{Ballot, Decree};
+use crate::replica::Node;
+use crate::stub::{LPC_STUB_EVENT, ReplicaStub};
+use crate::wire::replica::{
+    CopyRequest, CopyResponse, LearnRequest, LearnResponse, LearnState, LearnType,
+};
+use bytes::Bytes;
+use dsn_core::disk::{Disk, OpenMode, SyncMode};
+use dsn_core::exec::{Addr, Ctx, Resident};
+use dsn_rpc::error_code::ErrorCode;
+use dsn_rpc::gpid::Gpid;
+use dsn_rpc::{CallError, CallOptions, Lane, call};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+dsn_core::task_codes! {
+    /// Codes of this file.
+    pub CODES;
+    /// A block of a copied checkpoint is written, or all of it is verified.
+    pub LPC_LEARN_WRITE: Blocking, Low, "THREAD_POOL_REPLICATION_LONG";
+    /// The next step of a learner.
+    pub LPC_LEARN_STEP: Compute, Common, "THREAD_POOL_DEFAULT";
+}
+
+/// Bytes asked for at a time.
+const BLOCK: usize = 1 << 20;
+
+/// How long a primary may take to describe a checkpoint.
+const ASK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long one block may take, and how often it is asked for.
+const BLOCK_TIMEOUT: Duration = Duration::from_secs(5);
+const BLOCK_TRIES: u32 = 3;
+
+/// Most files of a checkpoint.
+const FILES_MAX: usize = 100_000;
+
+/// Who learns what from whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lesson {
+    /// The partition.
+    pub gpid: Gpid,
+    /// The primary, and its ballot.
+    pub primary: Node,
+    /// Its ballot.
+    pub ballot: Ballot,
+    /// Which attempt.
+    pub attempt: i64,
+}
+
+/// How a learner's work ended.
+#[derive(Debug)]
+pub enum Learned {
+    /// What is lacking is being sent.
+    Stream,
+    /// A checkpoint is complete, in this directory's home.
+    Checkpoint {
+        /// The new replica directory.
+        dir: PathBuf,
+        /// What it has.
+        decree: Decree,
+    },
+    /// It broke off.
+    Failed(String),
+}
+
+/// A file to copy.
+#[derive(Clone, Debug)]
+struct Wanted {
+    name: String,
+    len: u64,
+    sum: u32,
+}
+
+/// See the module's header.
+pub struct Learner {
+    me: Addr<Self>,
+    stub: Addr<ReplicaStub>,
+    node: Node,
+    lesson: Lesson,
+    /// The new replica directory, and where in it the files go.
+    dir: PathBuf,
+    home: PathBuf,
+    decree: Decree,
+    files: Vec<Wanted>,
+    /// The file being copied, how far, and how often the next block was asked for.
+    file: usize,
+    offset: u64,
+    tries: u32,
+}
+
+impl Resident for Learner {}
+
+impl std::fmt::Debug for Learner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Learner").field("lesson", &self.lesson).finish_non_exhaustive()
+    }
+}
+
+impl Learner {
+    /// Begins to learn; `position` is what the replica has. `dir` is where a new replica directory may be made, `home`
+    /// where in it the files of a checkpoint go.
+    pub fn start(
+        ctx: &mut Ctx<'_>,
+        (stub, node): (Addr<ReplicaStub>, Node),
+        lesson: Lesson,
+        position: Decree,
+        (dir, home): (PathBuf, PathBuf),
+    ) -> Addr<Self> {
+        let me = ctx.spawn_here(|_, me| Self {
+            me,
+            stub,
+            node,
+            lesson,
+            home: dir.join(home),
+            dir,
+            decree: Decree::ZERO,
+            files: Vec::new(),
+            file: 0,
+            offset: 0,
+            tries: 0,
+        });
+        ctx.post(me, &LPC_LEARN_STEP, move |learner, ctx| learner.ask(ctx, position));
+        me
+    }
+
+    fn ask(&mut self, ctx: &mut Ctx<'_>, position: Decree) {
+        let request = LearnRequest {
+            pid: self.lesson.gpid,
+            learner: wire(self.node),
+            signature: self.lesson.attempt,
+            last_committed_decree_in_app: position.0,
+            last_committed_decree_in_prepare_list: position.0,
+            ..LearnRequest::default()
+        };
+        let options = CallOptions { timeout: Some(ASK_TIMEOUT), ..options_for(self.lesson.gpid) };
+        call(ctx, self.lesson.primary, &RPC_LEARN, &request, options, self.me, Self::on_answer);
+    }
+
+    fn on_answer(&mut self, ctx: &mut Ctx<'_>, outcome: Result<LearnResponse, CallError>) {
+        let answer = match outcome {
+            Ok(answer) => answer,
+            Err(error) => return self.end(ctx, Learned::Failed(error.to_string())),
+        };
+        if !answer.err.is_ok() {
+            return self.end(ctx, Learned::Failed(format!("the primary says {}", answer.err)));
+        }
+        match answer.learn_type {
+            LearnType::Log => self.end(ctx, Learned::Stream),
+            LearnType::App => match wanted(&answer.state) {
+                Some(files) => {
+                    self.decree = decree_of(&answer.state);
+                    self.files = files;
+                    self.prepare(ctx);
+                }
+                None => self.end(ctx, Learned::Failed("a strange checkpoint".to_owned())),
+            },
+            other => self.end(ctx, Learned::Failed(format!("told to use {other}"))),
+        }
+    }
+
+    /// Empties the directory, then copies.
+    fn prepare(&mut self, ctx: &mut Ctx<'_>) {
+        tracing::info!(gpid = %self.lesson.gpid, decree = %self.decree, files = self.files.len(), "copies a checkpoint");
+        let (dir, home) = (self.dir.clone(), self.home.clone());
+        ctx.offload(
+            &LPC_LEARN_WRITE,
+            move |job| {
+                let disk = job.disk();
+                if disk.exists(&dir) {
+                    disk.remove_dir_all(&dir)?;
+                }
+                disk.create_dir_all(&home)
+            },
+            self.me,
+            |learner, outcome: io::Result<()>, ctx| match outcome {
+                Ok(()) => learner.copy(ctx),
+                Err(error) => learner.end(ctx, Learned::Failed(error.to_string())),
+            },
+        );
+    }
+
+    /// Asks for the next block.
+    fn copy(&mut self, ctx: &mut Ctx<'_>) {
+        while self.files.get(self.file).is_some_and(|f| self.offset >= f.len && self.offset > 0) {
+            (self.file, self.offset) = (self.file + 1, 0);
+        }
+        let Some(file) = self.files.get(self.file) else { return self.verify(ctx) };
+        let left = usize::try_from(file.len - self.offset).unwrap_or(BLOCK);
+        let size = left.min(BLOCK);
+        let request = CopyRequest {
+            source: wire(self.lesson.primary),
+            file_name: file.name.clone(),
+            offset: self.offset as i64,
+            size: size as i32,
+            is_last: size == left,
+            overwrite: true,
+            pid: Some(self.lesson.gpid),
+            ..CopyRequest::default()
+        };
+        let options = CallOptions {
+            timeout: Some(BLOCK_TIMEOUT),
+            lane: Lane::Bulk,
+            ..options_for(self.lesson.gpid)
+        };
+        self.tries += 1;
+        let to = self.lesson.primary;
+        let got = move |learner: &mut Self, ctx: &mut Ctx<'_>, outcome| {
+            learner.on_block(ctx, size, outcome);
+        };
+        call(ctx, to, &RPC_NFS_COPY, &request, options, self.me, got);
+    }
+
+    fn on_block(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        size: usize,
+        outcome: Result<CopyResponse, CallError>,
+    ) {
+        let content = match outcome {
+            Ok(answer) if answer.error == ErrorCode::Ok && answer.file_content.len() == size => {
+                answer.file_content
+            }
+            Ok(answer) => {
+                let reason = format!("{} bytes, {}", answer.file_content.len(), answer.error);
+                return self.end(ctx, Learned::Failed(reason));
+            }
+            Err(_) if self.tries < BLOCK_TRIES => return self.copy(ctx),
+            Err(error) => return self.end(ctx, Learned::Failed(error.to_string())),
+        };
+        self.tries = 0;
+        let path = self.home.join(&self.files[self.file].name);
+        let offset = self.offset;
+        ctx.offload(
+            &LPC_LEARN_WRITE,
+            move |job| write_block(&**job.disk(), &path, offset, content),
+            self.me,
+            move |learner, outcome: io::Result<()>, ctx| match outcome {
+                Ok(()) => {
+                    learner.offset = offset + size as u64;
+                    if size == 0 {
+                        (learner.file, learner.offset) = (learner.file + 1, 0);
+                    }
+                    learner.copy(ctx);
+                }
+                Err(error) => learner.end(ctx, Learned::Failed(error.to_string())),
+            },
+        );
+    }
+
+    /// Everything is here: is it what it should be?
+    fn verify(&mut self, ctx: &mut Ctx<'_>) {
+        let (files, home) = (self.files.clone(), self.home.clone());
+        ctx.offload(
+            &LPC_LEARN_WRITE,
+            move |job| verify(&**job.disk(), &home, &files),
+            self.me,
+            |learner, outcome: io::Result<()>, ctx| {
+                let learned = match outcome {
+                    Ok(()) => {
+                        Learned::Checkpoint { dir: learner.dir.clone(), decree: learner.decree }
+                    }
+                    Err(error) => Learned::Failed(error.to_string()),
+                };
+                learner.end(ctx, learned);
+            },
+        );
+    }
+
+    fn end(&mut self, ctx: &mut Ctx<'_>, learned: Learned) {
+        let lesson = self.lesson.clone();
+        ctx.post(self.stub, &LPC_STUB_EVENT, move |stub, ctx| stub.learned(ctx, &lesson, learned));
+        ctx.close(self.me);
+    }
+}
+
+/// The files of a description; `None` when it makes no sense.
+fn wanted(state: &LearnState) -> Option<Vec<Wanted>> {
+    let (sizes, sums) = (state.file_sizes.as_ref()?, state.file_checksums.as_ref()?);
+    let fits = state.files.len() == sizes.len() && sizes.len() == sums.len();
+    if !fits || sizes.len() > FILES_MAX || state.to_decree_included < 0 {
+        return None;
+    }
+    let files = state.files.iter().zip(sizes).zip(sums.iter()).map(|((name, len), sum)| {
+        let is_plain =
+            !name.is_empty() && !name.contains(['/', '\\', '\0']) && !name.starts_with('.');
+        let len = u64::try_from(*len).ok()?;
+        is_plain.then_some(Wanted { name, len, sum: sum.parse().ok()? })
+    });
+    files.collect()
+}
+
+fn write_block(disk: &dyn Disk, path: &Path, offset: u64, content: Bytes) -> io::Result<()> {
+    let file = disk.open(path, OpenMode::ReadWrite)?;
+    if offset == 0 {
+        file.truncate(0)?;
+    }
+    file.write_at(offset, &[content])
+}
+
+fn verify(disk: &dyn Disk, home: &Path, files: &[Wanted]) -> io::Result<()> {
+    for wanted in files {
+        let path = home.join(&wanted.name);
+        let file = disk.open(&path, OpenMode::ReadWrite)?;
+        let sum = checksum(disk, &path, wanted.len)?;
+        if file.len()? != wanted.len || sum != wanted.sum {
+            let reason = format!("{}: not what was sent", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        file.sync(SyncMode::All)?;
+    }
+    disk.sync_dir(home)
+}

@@ -1,0 +1,231 @@
+//! What a primary knows of the other members of its group, and of learners on their way in.
+//!
+//! A peer is sent what follows its last acknowledged decree, and again when no progress shows. A member that makes none
+//! for [`GroupOptions::evict_after`] is to leave the group: everything waits for it. A learner holds nobody up, and is
+//! just forgotten. The time allowed adapts to how long answers take, between a floor and that limit.
+
+use super::{Change, Node};
+use crate::ids::{Ballot, Decree};
+use crate::wire::config::ConfigType;
+use dsn_core::time::Mono;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Times and sizes of a primary's work with its group.
+#[derive(Clone, Debug)]
+pub struct GroupOptions {
+    /// Without progress for this long, what was sent is sent again.
+    pub resend_after: Duration,
+    /// A member without progress for this long leaves the group.
+    pub evict_after: Duration,
+    /// A learner without progress for this long is forgotten.
+    pub learner_timeout: Duration,
+    /// An idle member hears from its primary this often.
+    pub check_interval: Duration,
+    /// A commit point that no mutation carries is told this soon.
+    pub commit_notify: Duration,
+    /// Most bytes of mutations in one message.
+    pub message_bytes: usize,
+}
+
+impl Default for GroupOptions {
+    fn default() -> Self {
+        Self {
+            resend_after: Duration::from_millis(500),
+            evict_after: Duration::from_secs(3),
+            learner_timeout: Duration::from_secs(60),
+            check_interval: Duration::from_secs(10),
+            commit_notify: Duration::from_millis(100),
+            message_bytes: 1 << 20,
+        }
+    }
+}
+
+/// How far a learner is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Asked to begin; has not said yet what it has.
+    Invited,
+    /// Copies a checkpoint.
+    Copying,
+    /// Is sent what it lacks. `reading` while its next mutations are being read from the log.
+    Streaming {
+        /// Mutations are being read from the log.
+        reading: bool,
+    },
+}
+
+/// What a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing is committed without it.
+    Member,
+    /// Not a member yet.
+    Learner {
+        /// Which attempt.
+        attempt: i64,
+        /// How far it is.
+        progress: Progress,
+        /// The log does not have what it lacks.
+        log_lacks: bool,
+        /// The meta server is being asked to make it a member, and may have done so: nothing is committed without it.
+        gating: bool,
+    },
+}
+
+/// One of the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub(super) kind: Kind,
+    /// It has everything up to here in its log under this ballot, or decided.
+    pub(super) acked: Decree,
+    /// The next decree to send.
+    pub(super) next: Decree,
+    /// Of the last message, and of the newest that was answered.
+    pub(super) seq: u64,
+    pub(super) seq_acked: u64,
+    /// A [`Gap`](super::Verdict::Gap) in the answer to an earlier message is old news.
+    pub(super) rewound: u64,
+    /// It was asked where to go on, and is sent nothing else before it answers.
+    pub(super) probing: bool,
+    /// The commit point it was told last.
+    pub(super) told: Decree,
+    pub(super) sent_at: Mono,
+    /// Since when it owes an answer; the last progress.
+    pub(super) progress_at: Mono,
+    /// It is to leave.
+    pub(super) failed: bool,
+}
+
+impl Peer {
+    fn new(kind: Kind, committed: Decree) -> Self {
+        Self {
+            kind,
+            acked: Decree::NONE,
+            next: committed.next(),
+            seq: 0,
+            seq_acked: 0,
+            rewound: 0,
+            probing: false,
+            told: Decree::NONE,
+            sent_at: Mono::ZERO,
+            progress_at: Mono::ZERO,
+            failed: false,
+        }
+    }
+
+    /// Whether nothing may be committed without it.
+    pub(super) fn gates(&self) -> bool {
+        matches!(self.kind, Kind::Member | Kind::Learner { gating: true, .. })
+    }
+
+    pub(super) fn attempt(&self) -> i64 {
+        match self.kind {
+            Kind::Member => 0,
+            Kind::Learner { attempt, .. } => attempt,
+        }
+    }
+
+    /// Whether it is sent mutations.
+    pub(super) fn streams(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Member | Kind::Learner { progress: Progress::Streaming { .. }, .. }
+        )
+    }
+
+    pub(super) fn owes(&self) -> bool {
+        self.seq > 0 && (self.seq_acked < self.seq || self.acked.next() < self.next)
+    }
+
+    /// Whether what was sent should be sent again.
+    pub(super) fn rewind(&mut self) {
+        self.next = self.acked.max(Decree::ZERO).next().min(self.next);
+        self.rewound = self.seq + 1;
+    }
+}
+
+/// A change that the meta server is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requested {
+    pub(super) change: Change,
+}
+
+/// The state of a primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lead {
+    /// The highest decree that was found when this replica became primary; reads wait until it is applied.
+    pub(super) takeover: Decree,
+    pub(super) peers: BTreeMap<Node, Peer>,
+    /// At most one at a time.
+    pub(super) requested: Option<Requested>,
+    /// Operators or the balancer want these done.
+    pub(super) wanted: Option<(ConfigType, Option<Node>)>,
+    pub(super) next_attempt: i64,
+}
+
+impl Lead {
+    /// A new primary; `former` is what it was under its last ballot, if it was primary then.
+    pub(super) fn new(
+        ballot: Ballot,
+        prepared: Decree,
+        committed: Decree,
+        secondaries: &[Node],
+        former: Option<Box<Self>>,
+    ) -> Self {
+        let members = secondaries.iter().map(|node| (*node, Peer::new(Kind::Member, committed)));
+        let mut peers: BTreeMap<Node, Peer> = members.collect();
+        for (node, peer) in former.into_iter().flat_map(|former| former.peers) {
+            if let Kind::Learner { attempt, progress, log_lacks, .. } = peer.kind
+                && !peer.failed
+            {
+                let kind = Kind::Learner { attempt, progress, log_lacks, gating: false };
+                peers.entry(node).or_insert(Peer { kind, ..peer });
+            }
+        }
+        let next_attempt = (ballot.0 << 32) + 1;
+        Self { takeover: prepared, peers, requested: None, wanted: None, next_attempt }
+    }
+
+    /// The other members.
+    pub fn secondaries(&self) -> impl Iterator<Item = Node> + '_ {
+        let members = self.peers.iter().filter(|(_, peer)| peer.kind == Kind::Member);
+        members.map(|(node, _)| *node)
+    }
+
+    /// Those on their way in.
+    pub fn learners(&self) -> impl Iterator<Item = Node> + '_ {
+        let learners = self.peers.iter().filter(|(_, peer)| peer.kind != Kind::Member);
+        learners.map(|(node, _)| *node)
+    }
+
+    /// Members, this one included.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        1 + self.secondaries().count()
+    }
+
+    /// The highest decree that was found when this replica became primary.
+    #[must_use]
+    pub fn takeover(&self) -> Decree {
+        self.takeover
+    }
+
+    /// Whether a change of the group is being made durable.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.requested.is_some()
+    }
+
+    /// A peer that is not a member.
+    pub(super) fn add_learner(&mut self, node: Node, now: Mono) -> i64 {
+        let attempt = self.next_attempt;
+        self.next_attempt += 1;
+        let progress = Progress::Invited;
+        let kind = Kind::Learner { attempt, progress, log_lacks: false, gating: false };
+        let mut peer = Peer::new(kind, Decree::NONE);
+        (peer.sent_at, peer.progress_at) = (now, now);
+        self.peers.insert(node, peer);
+        attempt
+    }
+}

@@ -1,0 +1,244 @@
+//! A prepare arrives: a member or learner takes what the primary orders.
+//!
+//! Order is everything: a mutation is taken only when it follows what was taken before, so the log of a member has no
+//! holes and one number acknowledges all. What does not follow is answered with where to go on. A mutation that was
+//! taken under an older ballot is taken again under the new one; until then it stays, since it may be decided.
+
+use super::message::{Ack, Effect, Effects, Prepare, Verdict};
+use super::state::{Follow, GivenUp, Role};
+use super::{Entry, Node, Replica};
+use crate::ids::{Ballot, Decree};
+use crate::log::LogBatch;
+use crate::mutation::{Mutation, decode_body};
+
+/// Most mutations that a member takes and has not applied; the primary sends the rest again later.
+pub const BACKLOG_MAX: usize = 4096;
+
+impl Replica {
+    /// The primary at `from` has sent something. What was given up is returned: a deposed primary may hear of its
+    /// successor this way.
+    pub fn on_prepare(
+        &mut self,
+        from: Node,
+        prepare: &Prepare,
+        log: &mut LogBatch,
+        out: &mut Effects,
+    ) -> GivenUp {
+        let mut given_up = GivenUp::default();
+        let verdict = match self.admit_prepare(from, prepare) {
+            Ok(adopt) => {
+                if adopt {
+                    given_up = self.give_up();
+                    self.adopt(from, prepare, log);
+                }
+                self.take(prepare, log)
+            }
+            Err(verdict) => verdict,
+        };
+        if verdict == Verdict::Outdated {
+            // The sender will learn from the answer; there may be something to learn for this one as well.
+            tracing::debug!(gpid = %self.gpid, %from, "a prepare of an old ballot");
+        }
+        if let Role::Secondary(follow) | Role::Learner(follow) = &mut self.role
+            && verdict == Verdict::Taken
+        {
+            // Mutations are acknowledged when they are logged.
+            follow.owes |= prepare.bodies.is_empty() || follow.taken <= self.logged;
+            return given_up;
+        }
+        let ack = self.ack(verdict, prepare.attempt, prepare.seq);
+        out.push(Effect::Ack(from, ack));
+        given_up
+    }
+
+    /// Whether a prepare concerns this replica; whether it must adopt ballot or primary first.
+    fn admit_prepare(&self, from: Node, prepare: &Prepare) -> Result<bool, Verdict> {
+        if prepare.ballot < self.ballot {
+            return Err(Verdict::Outdated);
+        }
+        let same_ballot = prepare.ballot == self.ballot;
+        match &self.role {
+            Role::Failed(_) => Err(Verdict::Refused),
+            Role::Primary(_) if same_ballot => Err(Verdict::Refused),
+            Role::Learner(follow) if prepare.attempt != 0 => {
+                let expected = follow.attempt == prepare.attempt && follow.primary == from;
+                if expected { Ok(!same_ballot) } else { Err(Verdict::Refused) }
+            }
+            _ if prepare.attempt != 0 => Err(Verdict::Refused),
+            Role::Secondary(follow) if same_ballot => {
+                if follow.primary == from {
+                    Ok(false)
+                } else {
+                    Err(Verdict::Refused)
+                }
+            }
+            // A learner becomes a member under a higher ballot only.
+            Role::Learner(_) if same_ballot => Err(Verdict::Refused),
+            _ => Ok(true),
+        }
+    }
+
+    fn adopt(&mut self, from: Node, prepare: &Prepare, log: &mut LogBatch) {
+        let follow = Follow {
+            primary: from,
+            attempt: prepare.attempt,
+            taken: Decree::ZERO,
+            seq: 0,
+            owes: false,
+        };
+        // Under the same ballot, what is beyond the takeover came after it.
+        let newer = prepare.ballot > self.ballot;
+        let keep = if newer { prepare.takeover } else { self.prepared };
+        self.follow(prepare.ballot, keep, follow, log);
+    }
+
+    /// An invitation to learn, as `attempt`, from the primary at `from`. What is not decided here is not this
+    /// replica's to keep.
+    ///
+    /// # Errors
+    /// The verdict to answer with: an old ballot or attempt, a member that knows better, a broken replica.
+    pub fn begin_learning(
+        &mut self,
+        from: Node,
+        ballot: Ballot,
+        attempt: i64,
+        log: &mut LogBatch,
+    ) -> Result<GivenUp, Verdict> {
+        if ballot < self.ballot {
+            return Err(Verdict::Outdated);
+        }
+        match &self.role {
+            Role::Failed(_) => return Err(Verdict::Refused),
+            Role::Learner(follow) if follow.attempt >= attempt && follow.primary == from => {
+                return if follow.attempt == attempt {
+                    Ok(GivenUp::default())
+                } else {
+                    Err(Verdict::Outdated)
+                };
+            }
+            Role::Primary(_) | Role::Secondary(_) if ballot == self.ballot => {
+                return Err(Verdict::Refused);
+            }
+            _ => {}
+        }
+        let given_up = self.give_up();
+        let follow = Follow { primary: from, attempt, taken: Decree::ZERO, seq: 0, owes: false };
+        // What came from this very primary stays. (It also keeps the log's word good: a record that is on its way there
+        // must not be taken for a later one of the same ballot and decree.)
+        let mine = if ballot == self.ballot { self.find_taken() } else { self.committed };
+        let keep = mine.max(self.decided.min(self.prepared));
+        self.follow(ballot, keep, follow, log);
+        Ok(given_up)
+    }
+
+    /// Takes what follows.
+    fn take(&mut self, prepare: &Prepare, log: &mut LogBatch) -> Verdict {
+        let (Role::Secondary(follow) | Role::Learner(follow)) = &mut self.role else {
+            return Verdict::Refused;
+        };
+        follow.seq = follow.seq.max(prepare.seq);
+        self.decided = self.decided.max(prepare.committed);
+        self.commit_following();
+        let mut taken = self.taken_so_far();
+        if prepare.first > taken.next() {
+            return Verdict::Gap;
+        }
+        let mut decree = prepare.first;
+        for body in &prepare.bodies {
+            if decree > taken {
+                if decree.since(self.applied) > BACKLOG_MAX {
+                    break;
+                }
+                let decoded = decode_body(self.gpid, self.ballot, decree, body, &self.codes);
+                let mutation = match decoded {
+                    Ok(mutation) => mutation,
+                    Err(error) => {
+                        tracing::error!(gpid = %self.gpid, %decree, %error, "a mutation cannot be read");
+                        return Verdict::Refused;
+                    }
+                };
+                self.put(mutation, body.clone(), log);
+                taken = decree;
+            }
+            decree = decree.next();
+        }
+        if let Role::Secondary(follow) | Role::Learner(follow) = &mut self.role {
+            follow.taken = taken;
+        }
+        Verdict::Taken
+    }
+
+    /// Puts a mutation into the window, where an older version of it may stand, and into the log.
+    fn put(&mut self, mutation: Mutation, body: bytes::Bytes, log: &mut LogBatch) {
+        log.body(&mutation, &body);
+        self.timestamp_us = self.timestamp_us.max(mutation.timestamp_us);
+        let entry = Entry { mutation, tickets: Vec::new(), body: Some(body) };
+        match self.place(entry.mutation.decree) {
+            Some(index) if index < self.window.len() => self.window[index] = entry,
+            _ => {
+                self.prepared = entry.mutation.decree;
+                self.window.push_back(entry);
+            }
+        }
+    }
+
+    fn taken_so_far(&self) -> Decree {
+        match &self.role {
+            Role::Secondary(follow) | Role::Learner(follow) => follow.taken.max(self.committed),
+            _ => self.committed,
+        }
+    }
+
+    /// Everything up to here was taken under the ballot in force, or is decided; found by looking.
+    pub(super) fn find_taken(&self) -> Decree {
+        let mut taken = self.committed;
+        let from = self.place(taken.next()).unwrap_or(self.window.len());
+        for entry in self.window.iter().skip(from) {
+            if entry.mutation.ballot != self.ballot {
+                break;
+            }
+            taken = entry.mutation.decree;
+        }
+        taken
+    }
+
+    /// Decides what the primary says is decided, as far as it is logged here. What stands under an older ballot was
+    /// logged then, and is what was decided: a member has acknowledged it.
+    pub(super) fn commit_following(&mut self) {
+        if !matches!(self.role, Role::Secondary(_) | Role::Learner(_)) {
+            return;
+        }
+        while self.committed < self.decided {
+            let next = self.committed.next();
+            let entry = self.place(next).and_then(|index| self.window.get(index));
+            let Some(entry) = entry else { break };
+            if entry.mutation.ballot == self.ballot && next > self.logged {
+                break;
+            }
+            self.committed = next;
+        }
+        self.logged = self.logged.max(self.committed);
+    }
+
+    /// The acknowledgement that is due, if any.
+    pub fn due_ack(&mut self, out: &mut Effects) {
+        let (Role::Secondary(follow) | Role::Learner(follow)) = &mut self.role else { return };
+        if std::mem::take(&mut follow.owes) {
+            let (primary, attempt, seq) = (follow.primary, follow.attempt, follow.seq);
+            out.push(Effect::Ack(primary, self.ack(Verdict::Taken, attempt, seq)));
+        }
+    }
+
+    fn ack(&self, verdict: Verdict, attempt: i64, seq: u64) -> Ack {
+        let logged = if verdict == Verdict::Gap { self.taken_so_far() } else { self.logged };
+        Ack {
+            gpid: self.gpid,
+            ballot: self.ballot,
+            attempt,
+            seq,
+            verdict,
+            logged,
+            applied: self.applied,
+        }
+    }
+}

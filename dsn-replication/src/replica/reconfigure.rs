@@ -1,0 +1,185 @@
+//! Changes of the group: who asks for them, one at a time, and what follows from the meta server's answer.
+//!
+//! A primary goes on committing under its ballot while it waits. That is safe: a member that is to leave is waited for
+//! until the meta server has let it go, and one that is to come in is waited for from the moment of asking, so whoever
+//! may be in the group by then has everything.
+
+use super::group::{Kind, Progress, Requested};
+use super::message::{Effect, Effects};
+use super::state::Role;
+use super::{Node, Replica};
+use crate::ids::{Ballot, Decree};
+use crate::wire::config::ConfigType;
+use dsn_core::time::Mono;
+
+/// A change of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What is done ...
+    pub kind: ConfigType,
+    /// ... to whom. `None`: to the primary itself.
+    pub node: Option<Node>,
+    /// The ballot that the group has afterwards.
+    pub ballot: Ballot,
+    /// The other members afterwards; with [`ConfigType::DowngradeToSecondary`] the primary joins them.
+    pub secondaries: Vec<Node>,
+    /// The commit point of the moment.
+    pub committed: Decree,
+}
+
+/// What a learner is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LearnAnswer {
+    /// What it lacks is on its way.
+    Stream,
+    /// It must begin with a checkpoint.
+    Checkpoint,
+    /// It is not a learner of this primary, or of another attempt.
+    Unknown,
+}
+
+impl Replica {
+    /// The meta server wants another member. Returns whether it is on its way in.
+    pub fn add_learner(&mut self, node: Node, most: usize, now: Mono, out: &mut Effects) -> bool {
+        let Role::Primary(lead) = &mut self.role else { return false };
+        if let Some(peer) = lead.peers.get(&node) {
+            return peer.kind != Kind::Member;
+        }
+        if lead.peers.len() + 1 >= most {
+            return false;
+        }
+        let attempt = lead.add_learner(node, now);
+        out.push(Effect::Invite(node, attempt));
+        true
+    }
+
+    /// The meta server wants somebody out, or this primary to step down (`node` is `None`).
+    pub fn wish(&mut self, kind: ConfigType, node: Option<Node>, now: Mono, out: &mut Effects) {
+        let Role::Primary(lead) = &mut self.role else { return };
+        match node {
+            Some(node) => match lead.peers.get_mut(&node) {
+                Some(peer) if peer.kind == Kind::Member => lead.wanted = Some((kind, Some(node))),
+                Some(peer) if !peer.gates() => drop(lead.peers.remove(&node)),
+                _ => {}
+            },
+            None => lead.wanted = Some((kind, None)),
+        }
+        self.next_change(now, out);
+    }
+
+    /// A learner says what it has: everything up to `position`, decided. `log_from` is the lowest decree that this
+    /// replica's log can still tell.
+    pub fn on_learn(
+        &mut self,
+        node: Node,
+        attempt: i64,
+        position: Decree,
+        log_from: Option<Decree>,
+        now: Mono,
+    ) -> LearnAnswer {
+        let (prepared, committed) = (self.prepared, self.committed);
+        let first = self.applying.unwrap_or(self.applied).next();
+        let Role::Primary(lead) = &mut self.role else { return LearnAnswer::Unknown };
+        let Some(peer) = lead.peers.get_mut(&node) else { return LearnAnswer::Unknown };
+        let Kind::Learner { attempt: current, progress, log_lacks, .. } = &mut peer.kind else {
+            return LearnAnswer::Unknown;
+        };
+        if *current != attempt {
+            return LearnAnswer::Unknown;
+        }
+        peer.progress_at = now;
+        let next = position.next();
+        let told = next >= first || !*log_lacks && log_from.is_some_and(|lowest| lowest <= next);
+        // Whoever has more than this primary has another history.
+        if position > prepared || !told {
+            *progress = Progress::Copying;
+            // What follows the checkpoint is in the log.
+            *log_lacks = false;
+            return LearnAnswer::Checkpoint;
+        }
+        if !matches!(progress, Progress::Streaming { .. }) {
+            *progress = Progress::Streaming { reading: false };
+            *log_lacks = false;
+            peer.acked = position;
+            peer.next = next;
+            peer.told = Decree::NONE;
+            tracing::info!(gpid = %self.gpid, learner = %node, from = %next, %committed, "a learner is fed");
+        }
+        LearnAnswer::Stream
+    }
+
+    /// A learner that copies a checkpoint gets on.
+    pub fn on_learner_progress(&mut self, node: Node, attempt: i64, now: Mono) {
+        let Role::Primary(lead) = &mut self.role else { return };
+        if let Some(peer) = lead.peers.get_mut(&node).filter(|peer| peer.attempt() == attempt) {
+            peer.progress_at = now;
+        }
+    }
+
+    /// Asks for the change that is due, if none is under way: first those who hold everybody up leave, then what was
+    /// wished, then learners that have caught up come in.
+    pub(super) fn next_change(&mut self, now: Mono, out: &mut Effects) {
+        let (ballot, committed, prepared) = (self.ballot.next(), self.committed, self.prepared);
+        let Role::Primary(lead) = &mut self.role else { return };
+        lead.peers.retain(|_, peer| !peer.failed || peer.gates());
+        if lead.requested.is_some() {
+            return;
+        }
+        let failed = lead.peers.iter().find(|(_, peer)| peer.failed && peer.kind == Kind::Member);
+        let mut due = failed.map(|(node, _)| (ConfigType::DowngradeToInactive, Some(*node)));
+        if due.is_none() {
+            due = lead.wanted.take().filter(|(_, node)| {
+                node.is_none_or(|node| {
+                    lead.peers.get(&node).is_some_and(|peer| peer.kind == Kind::Member)
+                })
+            });
+        }
+        if due.is_none() {
+            // What was found at the takeover may have been decided under an earlier ballot.
+            let decided = committed.max(lead.takeover);
+            let caught_up = lead.peers.iter_mut().find_map(|(node, peer)| {
+                let Kind::Learner { progress: Progress::Streaming { .. }, gating, .. } =
+                    &mut peer.kind
+                else {
+                    return None;
+                };
+                let ready = peer.acked >= decided && peer.next > prepared && !peer.failed;
+                (ready && !*gating).then(|| {
+                    *gating = true;
+                    peer.progress_at = now;
+                    *node
+                })
+            });
+            due = caught_up.map(|node| (ConfigType::UpgradeToSecondary, Some(node)));
+        }
+        let Some((kind, node)) = due else { return };
+        let mut secondaries: Vec<Node> = lead.secondaries().collect();
+        match (kind, node) {
+            (ConfigType::UpgradeToSecondary, Some(node)) => secondaries.push(node),
+            (_, Some(node)) => secondaries.retain(|member| *member != node),
+            (_, None) => {}
+        }
+        let change = Change { kind, node, ballot, secondaries, committed };
+        lead.requested = Some(Requested { change: change.clone() });
+        out.push(Effect::Change(change));
+    }
+
+    /// A change was refused, and certainly not made: the group is what it was. A primary that cannot be sure of that must
+    /// not go on under its ballot ([`Replica::become_inactive`]): the group may have a member by now that nobody here
+    /// waits for.
+    pub fn on_refused(&mut self, change: &Change, now: Mono, out: &mut Effects) {
+        let Role::Primary(lead) = &mut self.role else { return };
+        if lead.requested.as_ref().is_none_or(|requested| requested.change != *change) {
+            return;
+        }
+        lead.requested = None;
+        if change.kind == ConfigType::UpgradeToSecondary
+            && let Some(node) = change.node
+        {
+            // Refused for good: it is not in the group.
+            lead.peers.remove(&node);
+        }
+        self.decide_leading();
+        self.next_change(now, out);
+    }
+}

@@ -1,0 +1,90 @@
+//! What a stub does now and then: checkpoints, giving log files back, syncs; and getting rid of replicas.
+
+use super::repair::DataDir;
+use super::{LPC_OPEN_REPLICA, LPC_STUB_EVENT, ReplicaStub, layout};
+use crate::host::{LPC_REPLICA_CHECKPOINT, LPC_REPLICA_EVENT, ReplicaHost};
+use crate::log::{Durability, SyncScope};
+use crate::state_machine::CheckpointKind;
+use crate::worker_log::sync_from_here;
+use dsn_core::exec::Ctx;
+use dsn_rpc::gpid::Gpid;
+
+impl ReplicaStub {
+    /// Closes a replica and puts its directory aside, for the time that operators may want it back.
+    pub(super) fn drop_replica(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid) {
+        let Some((held, machine)) = self.let_go(ctx, gpid) else { return };
+        tracing::info!(%gpid, "replica no longer wanted");
+        if let Some((_, learner)) = self.learners.remove(&gpid) {
+            ctx.close(learner);
+        }
+        let log = self.dirs[held.data_dir].log.clone();
+        self.opening.insert(gpid, held.data_dir);
+        ctx.offload(
+            &LPC_OPEN_REPLICA,
+            move |job| {
+                machine.close(job);
+                if let Some(log) = log {
+                    log.forget(gpid);
+                }
+                let now_us = job.wall().unix_micros();
+                layout::put_aside(&**job.disk(), &held.dir, now_us, "gar")
+            },
+            self.me,
+            move |stub, outcome, _| {
+                stub.opening.remove(&gpid);
+                if let Err(error) = outcome {
+                    tracing::error!(%gpid, %error, "a dropped replica's directory stays");
+                }
+            },
+        );
+    }
+
+    pub(super) fn sync_now(&mut self, ctx: &mut Ctx<'_>) {
+        if let Some(link) = self.link {
+            ctx.post(link, &LPC_STUB_EVENT, |link, ctx| link.sync_now(ctx));
+        }
+    }
+
+    /// Checkpoints, then the logs give back what no replica needs.
+    pub(super) fn tick(&mut self, ctx: &mut Ctx<'_>) {
+        self.source.expire(ctx.now());
+        for held in self.held.values() {
+            ctx.post(held.host, &LPC_REPLICA_EVENT, ReplicaHost::checkpoint_in_turn);
+        }
+        for log in self.dirs.iter().filter_map(|dir| dir.usable().cloned()) {
+            ctx.offload(
+                &LPC_REPLICA_CHECKPOINT,
+                move |job| log.collect(job.wall().unix_micros()),
+                self.me,
+                |stub, outcome, ctx| match outcome {
+                    Ok(collected) => stub.flush_laggards(ctx, &collected.laggards),
+                    Err(error) => tracing::warn!(%error, "log files cannot be given back"),
+                },
+            );
+        }
+    }
+
+    pub(super) fn beat(&mut self, ctx: &mut Ctx<'_>) {
+        for held in self.held.values() {
+            ctx.post(held.host, &LPC_REPLICA_EVENT, ReplicaHost::heartbeat);
+        }
+    }
+
+    fn flush_laggards(&mut self, ctx: &mut Ctx<'_>, laggards: &[Gpid]) {
+        for held in laggards.iter().filter_map(|gpid| self.held.get(gpid)) {
+            ctx.post(held.host, &LPC_REPLICA_EVENT, |host, ctx| {
+                host.checkpoint(ctx, CheckpointKind::Flush);
+            });
+        }
+    }
+
+    pub(super) fn sync_logs(&mut self, ctx: &mut Ctx<'_>) {
+        let scope = match self.options.log.durability {
+            Durability::IntervalSync => SyncScope::All,
+            Durability::Os | Durability::GroupSync => SyncScope::Sealed,
+        };
+        for log in self.dirs.iter().filter_map(DataDir::usable) {
+            sync_from_here(ctx, &self.worker_logs, log, scope);
+        }
+    }
+}

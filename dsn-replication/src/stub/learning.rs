@@ -1,0 +1,291 @@
+//! Both ends of learning, as far as they concern a whole server: replicas that are made or replaced to learn, and
+//! checkpoints that others copy.
+
+use super::open::open_learned;
+use super::{LPC_OPEN_REPLICA, ReplicaStub, layout};
+use crate::group_link::node;
+use crate::host::LPC_REPLICA_EVENT;
+use crate::ids::{Ballot, Decree};
+use crate::learn::learner::{Learned, Learner, Lesson};
+use crate::learn::source::describe;
+use crate::replica::{LearnAnswer, Node};
+use crate::state_machine::PinnedCheckpoint;
+use crate::wire::config::{AppInfo, PartitionStatus};
+use crate::wire::replica::{
+    CopyRequest, GroupCheckRequest, LearnRequest, LearnResponse, LearnState, LearnType,
+};
+use dsn_core::exec::Ctx;
+use dsn_rpc::error_code::ErrorCode;
+use dsn_rpc::gpid::Gpid;
+use dsn_rpc::{Replier, Request};
+use std::path::PathBuf;
+
+/// Most replicas of a server that ask or copy at a time; the others are invited again later.
+pub const LEARNERS_MAX: usize = 16;
+
+/// The learner.
+impl ReplicaStub {
+    /// A primary asks this server to learn.
+    pub(super) fn on_invitation(&mut self, ctx: &mut Ctx<'_>, request: Request, replier: Replier) {
+        replier.forget(ctx);
+        let invitation = match request.decode::<GroupCheckRequest>() {
+            Ok(invitation) => invitation,
+            Err(error) => {
+                tracing::warn!(peer = %request.peer, %error, "unreadable invitation to learn");
+                return;
+            }
+        };
+        let config = &invitation.config;
+        let Some(primary) = node(config.primary) else { return };
+        let (ballot, attempt) = (Ballot(config.ballot), config.learner_signature);
+        self.invited(ctx, invitation.app, Lesson { gpid: config.pid, primary, ballot, attempt });
+    }
+
+    fn invited(&mut self, ctx: &mut Ctx<'_>, info: AppInfo, lesson: Lesson) {
+        let gpid = lesson.gpid;
+        let busy = self.opening.contains_key(&gpid) || self.is_waiting(gpid) || !self.all_open();
+        let running = self.learners.get(&gpid).map(|(attempt, _)| *attempt);
+        if busy || running.is_some_and(|attempt| attempt >= lesson.attempt) {
+            return;
+        }
+        if let Some((_, learner)) = self.learners.remove(&gpid) {
+            ctx.close(learner);
+        }
+        if self.learners.len() >= LEARNERS_MAX {
+            return;
+        }
+        if self.held(gpid).is_none() {
+            let then = move |stub: &mut Self, ctx: &mut Ctx<'_>| stub.learn(ctx, lesson);
+            // Its ballot is the primary's only when it has taken something from it.
+            return self.create(ctx, gpid, info, Ballot::ZERO, then);
+        }
+        self.learn(ctx, lesson);
+    }
+
+    /// Makes a replica a learner, then asks the primary.
+    fn learn(&mut self, ctx: &mut Ctx<'_>, lesson: Lesson) {
+        let Some(held) = self.held(lesson.gpid) else { return };
+        let broken = self
+            .board
+            .placement
+            .get(ctx, lesson.gpid)
+            .is_some_and(|placed| placed.gate.status() == PartitionStatus::Error);
+        if broken {
+            // Nothing of it is worth anything: begin anew.
+            return self.replace_broken(ctx, lesson);
+        }
+        let board = self.board.clone();
+        ctx.post(held.host, &LPC_REPLICA_EVENT, move |host, ctx| {
+            let begun = host.begin_learning(ctx, lesson.primary, lesson.ballot, lesson.attempt);
+            match begun {
+                Ok(position) => board.with(ctx, move |stub, ctx| stub.ask(ctx, lesson, position)),
+                Err(verdict) => {
+                    tracing::info!(gpid = %lesson.gpid, ?verdict, "not a learner");
+                }
+            }
+        });
+    }
+
+    fn ask(&mut self, ctx: &mut Ctx<'_>, lesson: Lesson, position: Decree) {
+        let gpid = lesson.gpid;
+        let running = self.learners.get(&gpid).map(|(attempt, _)| *attempt);
+        if running.is_some_and(|attempt| attempt >= lesson.attempt) {
+            return;
+        }
+        let Some(held) = self.held(gpid) else { return };
+        let dir = layout::learn_dir(&held.dir);
+        let home = self.factory.checkpoint_home().to_owned();
+        let attempt = lesson.attempt;
+        let (me, at) = ((self.me, self.options.link.me), (dir, home));
+        let learner = Learner::start(ctx, me, lesson, position, at);
+        self.learners.insert(gpid, (attempt, learner));
+    }
+
+    /// A learner has done what it could.
+    pub fn learned(&mut self, ctx: &mut Ctx<'_>, lesson: &Lesson, learned: Learned) {
+        let gpid = lesson.gpid;
+        if self.learners.get(&gpid).is_none_or(|(attempt, _)| *attempt != lesson.attempt) {
+            return;
+        }
+        self.learners.remove(&gpid);
+        match learned {
+            Learned::Stream => {}
+            Learned::Failed(reason) => tracing::warn!(%gpid, reason, "learning broke off"),
+            Learned::Checkpoint { dir, decree } => {
+                self.replace(ctx, lesson.clone(), Some((dir, decree)));
+            }
+        }
+    }
+
+    fn replace_broken(&mut self, ctx: &mut Ctx<'_>, lesson: Lesson) {
+        self.replace(ctx, lesson, None);
+    }
+
+    /// Closes a replica and opens another in its place, with the files of `learned`, or none; it learns on.
+    fn replace(&mut self, ctx: &mut Ctx<'_>, lesson: Lesson, learned: Option<(PathBuf, Decree)>) {
+        let gpid = lesson.gpid;
+        let Some((held, machine)) = self.let_go(ctx, gpid) else { return };
+        let Some(log) = self.dirs[held.data_dir].log.clone() else { return };
+        self.opening.insert(gpid, held.data_dir);
+        let factory = self.factory.clone();
+        let (info, dir, index) = (held.info, held.dir, held.data_dir);
+        let ballot = lesson.ballot;
+        ctx.offload(
+            &LPC_OPEN_REPLICA,
+            move |job| {
+                machine.close(job);
+                drop(machine);
+                let learned = learned.as_ref().map(|(dir, decree)| (dir.as_path(), *decree));
+                open_learned(job, &*factory, &log, &dir, learned, (gpid, &info, ballot))
+            },
+            self.me,
+            move |stub, opened, ctx| {
+                stub.opening.remove(&gpid);
+                match opened {
+                    Ok(opened) => {
+                        stub.hold(ctx, opened, index);
+                        stub.learn(ctx, lesson);
+                    }
+                    Err(reason) => {
+                        tracing::error!(%gpid, reason, "what was learned cannot be opened")
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// The primary.
+impl ReplicaStub {
+    /// A learner says what it has, and asks what to do.
+    pub(super) fn on_learn(&mut self, ctx: &mut Ctx<'_>, request: Request, replier: Replier) {
+        let ask = match request.decode::<LearnRequest>() {
+            Ok(ask) => ask,
+            Err(error) => {
+                tracing::warn!(peer = %request.peer, %error, "unreadable question of a learner");
+                return replier.error(ctx, ErrorCode::InvalidParameters);
+            }
+        };
+        let (Some(held), Some(learner)) = (self.held(ask.pid), node(ask.learner)) else {
+            return replier.error(ctx, ErrorCode::ObjectNotFound);
+        };
+        let board = self.board.clone();
+        let position = Decree(ask.last_committed_decree_in_app);
+        ctx.post(held.host, &LPC_REPLICA_EVENT, move |host, ctx| {
+            match host.on_learn(ctx, learner, ask.signature, position) {
+                LearnAnswer::Stream => {
+                    replier.reply(ctx, &answer(ask.pid, LearnType::Log, LearnState::default()));
+                }
+                LearnAnswer::Unknown => {
+                    let state = LearnState::default();
+                    let mut answer = answer(ask.pid, LearnType::Invalid, state);
+                    answer.err = ErrorCode::ObjectNotFound;
+                    replier.reply(ctx, &answer);
+                }
+                LearnAnswer::Checkpoint => board.with(ctx, move |stub, ctx| {
+                    stub.offer_checkpoint(ctx, ask.pid, learner, ask.signature, replier);
+                }),
+            }
+        });
+    }
+
+    fn offer_checkpoint(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        gpid: Gpid,
+        learner: Node,
+        attempt: i64,
+        replier: Replier,
+    ) {
+        let Some(placed) = self.board.placement.get(ctx, gpid) else {
+            return replier.error(ctx, ErrorCode::ObjectNotFound);
+        };
+        let Some(held) = self.held(gpid) else {
+            return replier.error(ctx, ErrorCode::ObjectNotFound);
+        };
+        let Some(log) = self.dirs[held.data_dir].log.clone() else {
+            return replier.error(ctx, ErrorCode::ObjectNotFound);
+        };
+        let pinned = self.source.pinned((gpid, learner), attempt).cloned();
+        ctx.offload(
+            &LPC_OPEN_REPLICA,
+            move |job| -> Result<(PinnedCheckpoint, LearnState), String> {
+                let pinned = match pinned {
+                    Some(pinned) => pinned,
+                    None => {
+                        let machine = placed.gate.machine();
+                        let pinned =
+                            machine.pin_checkpoint(job).map_err(|error| error.to_string())?;
+                        // What comes after it must still be there when it is copied.
+                        log.set_reader(gpid, Some(pinned.decree.next()));
+                        pinned
+                    }
+                };
+                let state = describe(&**job.disk(), &pinned).map_err(|error| error.to_string())?;
+                Ok((pinned, state))
+            },
+            self.me,
+            move |stub, outcome, ctx| {
+                let described = outcome.map_err(|reason| {
+                    tracing::warn!(%gpid, reason, "no checkpoint for a learner yet");
+                    ErrorCode::GetLearnStateFailed
+                });
+                let pinned = described.and_then(|(pinned, state)| {
+                    stub.source.pin((gpid, learner), attempt, pinned, ctx.now())?;
+                    Ok(state)
+                });
+                match pinned {
+                    Ok(state) => replier.reply(ctx, &answer(gpid, LearnType::App, state)),
+                    Err(error) => replier.error(ctx, error),
+                }
+            },
+        );
+    }
+
+    /// A learner wants a block of a checkpoint.
+    pub(super) fn on_copy(&mut self, ctx: &mut Ctx<'_>, request: Request, replier: Replier) {
+        let opened = request
+            .decode::<CopyRequest>()
+            .map_err(|_| ErrorCode::InvalidParameters)
+            .and_then(|copy| {
+                let learner = node(request.from_address).ok_or(ErrorCode::InvalidParameters)?;
+                let (attempt, block) = self.source.open(learner, &copy, ctx.now())?;
+                Ok((copy.pid.unwrap_or_default(), learner, attempt, block))
+            });
+        let (gpid, learner, attempt, block) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return replier.error(ctx, error),
+        };
+        if let Some(held) = self.held(gpid) {
+            ctx.post(held.host, &LPC_REPLICA_EVENT, move |host, ctx| {
+                host.on_learner_progress(ctx, learner, attempt);
+            });
+        }
+        ctx.offload(
+            &LPC_NFS_READ,
+            move |job| block.run(&**job.disk()),
+            self.me,
+            move |_, outcome, ctx| match outcome {
+                Ok(response) => replier.reply(ctx, &response),
+                Err(error) => {
+                    tracing::warn!(%gpid, %error, "a block of a checkpoint cannot be read");
+                    replier.error(ctx, ErrorCode::FileOperationFailed);
+                }
+            },
+        );
+    }
+}
+
+dsn_core::task_codes! {
+    /// Codes of this file.
+    pub CODES;
+    /// A block of a checkpoint is read for a learner.
+    pub LPC_NFS_READ: Blocking, Low, "THREAD_POOL_REPLICATION_LONG";
+}
+
+fn answer(gpid: Gpid, learn_type: LearnType, state: LearnState) -> LearnResponse {
+    let mut response =
+        LearnResponse { err: ErrorCode::Ok, learn_type, state, ..LearnResponse::default() };
+    response.config.pid = gpid;
+    response
+}
