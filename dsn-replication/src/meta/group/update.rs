@@ -5,7 +5,6 @@
 //! already is answered as it was (its sender did not hear). While a change is being written, others of the same
 //! group are told to come again.
 
-use dsn_core::planted;
 use dsn_core::time::Mono;
 use dsn_rpc::address::RpcAddress;
 use dsn_rpc::error_code::ErrorCode;
@@ -139,14 +138,7 @@ impl Cluster {
     pub(super) fn write_group(&mut self, config: PartitionConfiguration, tickets: Vec<Ticket>) {
         let gpid = config.pid;
         let Some(partition) = self.partition_mut(gpid) else { return };
-        let stored = match planted::has("ballot_not_stored") {
-            true => record(&PartitionConfiguration {
-                ballot: partition.config.ballot,
-                ..config.clone()
-            }),
-            false => record(&config),
-        };
-        let change = Change::set(partition_key(gpid), partition.version, stored);
+        let change = Change::set(partition_key(gpid), partition.version, record(&config));
         partition.pending = Some(Pending { config, tickets });
         self.write(vec![change], Step::Group(gpid));
     }
