@@ -225,7 +225,7 @@ impl World {
         for ticket in given_up.refused.into_iter().chain(given_up.unknown) {
             server.writes.remove(&ticket);
         }
-        server.core.number(now.nanos() / 1000, &mut batch);
+        server.core.number(now.nanos() / 1000, 0, &mut batch);
         server.core.send_prepares(now, &mut effects);
         if !batch.is_empty() {
             if server.log.claim_spare() {

@@ -47,6 +47,7 @@ fn mutation(requests: usize) -> Mutation {
         decree: Decree(17),
         last_committed: Decree(15),
         timestamp_us: 1_700_000_000_000_001,
+        stamp: 7,
         requests: (0..requests).map(request).collect(),
     }
 }
@@ -131,6 +132,7 @@ fn segment_heads_and_footers() {
         let span = Span {
             min: Decree(n),
             max: Decree(9),
+            void_from: Decree(4),
             ballot: Ballot(1),
             first: 0,
             last: 5,

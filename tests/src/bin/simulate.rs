@@ -1,7 +1,7 @@
 //! The deterministic simulation by hand; see `docs/simulation.md`.
 //!
 //! ```text
-//! simulate [--seeds N] [--from S] [--twice] [--log]      seeds, each a run of its own
+//! simulate [--seeds N] [--from S] [--group] [--twice] [--log]   seeds, each a run of its own
 //! simulate --scenario FILE [--twice] [--log]             one scenario from its file
 //! simulate --cuts                                        every place where a server can die
 //! simulate --planted [NAME]                              bugs planted on purpose must be found
@@ -9,7 +9,8 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "a program outside the runtime")]
 
-use cluster_tests::simulation::{cuts, draw, run};
+use cluster_tests::simulation::shape::Shape;
+use cluster_tests::simulation::{cuts, draw, draw_group, run};
 use dsn_core::config::{Loader, core_schema};
 use dsn_core::sim::{Report, Scenario, run_twice, shrink};
 use std::process::ExitCode;
@@ -29,12 +30,21 @@ struct Arguments {
     what: What,
     seeds: u64,
     from: u64,
+    /// Three copies instead of one.
+    group: bool,
     twice: bool,
     log: bool,
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut parsed = Arguments { what: What::Seeds, seeds: 100, from: 0, twice: false, log: false };
+    let mut parsed = Arguments {
+        what: What::Seeds,
+        seeds: 100,
+        from: 0,
+        group: false,
+        twice: false,
+        log: false,
+    };
     let mut words = std::env::args().skip(1).peekable();
     while let Some(word) = words.next() {
         if word == "--planted" {
@@ -47,6 +57,7 @@ fn arguments() -> Result<Arguments, String> {
             "--from" => parsed.from = value()?.parse().map_err(|_| "--from: a number")?,
             "--scenario" => parsed.what = What::Scenario(value()?),
             "--cuts" => parsed.what = What::Cuts,
+            "--group" => parsed.group = true,
             "--twice" => parsed.twice = true,
             "--log" => parsed.log = true,
             other => return Err(format!("unknown argument {other}")),
@@ -65,6 +76,7 @@ fn main() -> ExitCode {
         match &arguments.what {
             What::Seeds => {
                 let seeds = arguments.from..arguments.from + arguments.seeds;
+                let draw = if arguments.group { draw_group } else { draw };
                 Ok(all_of(&seeds.map(draw).collect::<Vec<_>>(), &arguments))
             }
             What::Scenario(path) => {
@@ -124,6 +136,9 @@ fn all_of(scenarios: &[Scenario], arguments: &Arguments) -> bool {
 fn shrunk(scenario: &Scenario, problem: &str) {
     let kind = problem.split(' ').next().unwrap_or_default();
     let mut fails = |smaller: &Scenario| {
+        if Shape::of(smaller) != Shape::of(scenario) {
+            return false;
+        }
         let violation = run(smaller, false).report.violation;
         violation.is_some_and(|violation| violation.by == kind)
     };

@@ -12,7 +12,7 @@ pub mod planted;
 pub mod shape;
 pub mod workload;
 
-pub use plan::draw;
+pub use plan::{draw, draw_group};
 
 use dsn_core::sim::{NodeSpec, Outcome, Report, Scenario, Sim};
 use history::{History, KEYS, hash_key};

@@ -38,18 +38,40 @@ const CLASSES: [(FaultClass, u64); 15] = [
 const SYNCED_CLASSES: [(FaultClass, u64); 3] =
     [(FaultClass::PowerOff, 8), (FaultClass::PowerAtStep, 8), (FaultClass::SyncFail, 20)];
 
-/// The scenario of a seed. What may fail depends on what the acknowledgement of a write promises.
+/// The scenario of a seed: one replica server, one copy of everything. What may fail depends on what the acknowledgement
+/// of a write promises.
 pub fn draw(seed: u64) -> Scenario {
+    draw_of(seed, &classes(seed))
+}
+
+/// The scenario of a seed with groups: three to five replica servers, three copies of everything, four clients.
+pub fn draw_group(seed: u64) -> Scenario {
+    let servers = 3 + seed % 3;
+    let shape = [
+        ("cluster.servers".to_owned(), servers),
+        ("cluster.copies".to_owned(), 3),
+        ("cluster.clients".to_owned(), 4),
+    ];
+    draw_shaped(seed, &classes(seed), &shape)
+}
+
+fn classes(seed: u64) -> Vec<(FaultClass, u64)> {
     let mut classes = CLASSES.to_vec();
     if durability(seed) == LogDurability::GroupSync {
         classes.extend(SYNCED_CLASSES);
     }
-    draw_of(seed, &classes)
+    classes
 }
 
 /// The scenario of a seed with only some classes of faults, each with the mean time between two of it in seconds.
 pub fn draw_of(seed: u64, classes: &[(FaultClass, u64)]) -> Scenario {
-    let shape = Shape::of(&Scenario::quiet(seed, DURATION));
+    draw_shaped(seed, classes, &[])
+}
+
+fn draw_shaped(seed: u64, classes: &[(FaultClass, u64)], knobs: &[(String, u64)]) -> Scenario {
+    let mut quiet = Scenario::quiet(seed, DURATION);
+    quiet.knobs.extend(knobs.iter().cloned());
+    let shape = Shape::of(&quiet);
     let plan = PlanSpec {
         nodes: shape.meta_names().into_iter().chain(shape.server_names()).collect(),
         peers: shape.client_names(),
@@ -65,7 +87,9 @@ pub fn draw_of(seed: u64, classes: &[(FaultClass, u64)]) -> Scenario {
         max_down: 2,
         longest: Duration::from_secs(15),
     };
-    Scenario::draw(seed, DURATION, &[CORE_KNOBS, CLUSTER_KNOBS], &plan)
+    let mut scenario = Scenario::draw(seed, DURATION, &[CORE_KNOBS, CLUSTER_KNOBS], &plan);
+    scenario.knobs.extend(knobs.iter().cloned());
+    scenario
 }
 
 /// Whether the plan damages what is stored: with one copy of everything, a server may have to refuse then.

@@ -49,7 +49,7 @@ pub fn knob(scenario: &Scenario, name: &str) -> u64 {
 }
 
 /// The shape of a cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Meta servers.
     pub metas: u8,

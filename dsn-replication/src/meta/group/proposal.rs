@@ -73,6 +73,8 @@ impl Cluster {
             && self.fd.is_alive(proposal.target)
             && (removing != self.fd.is_alive(proposal.node) || proposal.kind == ConfigType::Remove);
         let assigning = proposal.kind == ConfigType::AssignPrimary;
+        // A primary that does not act as one cannot do what it is asked to do.
+        let sensible = sensible && (assigning || !partition.idle);
         let late = assigning && now.saturating_since(proposal.since) >= PATIENCE;
         if sensible && !late {
             self.send_due(gpid, now);
