@@ -3,6 +3,7 @@
 use super::repair::DataDir;
 use super::{LPC_OPEN_REPLICA, LPC_STUB_EVENT, ReplicaStub, layout};
 use crate::host::{LPC_REPLICA_CHECKPOINT, LPC_REPLICA_EVENT, ReplicaHost};
+use crate::ids::Ballot;
 use crate::log::{Durability, SyncScope};
 use crate::state_machine::CheckpointKind;
 use crate::worker_log::sync_from_here;
@@ -10,6 +11,20 @@ use dsn_core::exec::Ctx;
 use dsn_rpc::gpid::Gpid;
 
 impl ReplicaStub {
+    /// The table was dropped: the replica serves nobody any more. It stays until the meta server says that the table
+    /// can no longer be recalled.
+    pub(super) fn retire(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid, ballot: Ballot) {
+        let Some(held) = self.held(gpid) else { return };
+        tracing::info!(%gpid, "the table was dropped, the replica is kept for a while");
+        ctx.post(held.host, &LPC_REPLICA_EVENT, move |host, ctx| {
+            if ballot > host.core().ballot() {
+                host.become_inactive(ctx, ballot);
+            }
+        });
+        // So that a recall finds it at once.
+        self.sync_now(ctx);
+    }
+
     /// Closes a replica and puts its directory aside, for the time that operators may want it back.
     pub(super) fn drop_replica(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid) {
         let Some((held, machine)) = self.let_go(ctx, gpid) else { return };

@@ -43,7 +43,7 @@ impl ReplicaStub {
             ConfigType::AssignPrimary | ConfigType::UpgradeToPrimary => {
                 self.propose_to_lead(ctx, proposal);
             }
-            ConfigType::DropPartition => self.drop_replica(ctx, gpid),
+            ConfigType::DropPartition => self.retire(ctx, gpid, Ballot(proposal.config.ballot)),
             ConfigType::AddSecondary | ConfigType::AddSecondaryForLb => {
                 let spare = usize::from(proposal.config_type == ConfigType::AddSecondaryForLb);
                 let most = usize::try_from(proposal.config.max_replica_count).unwrap_or(1) + spare;
