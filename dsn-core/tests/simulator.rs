@@ -231,6 +231,7 @@ fn spec(classes: &[FaultClass]) -> PlanSpec {
         damageable: vec!["n3".into()],
         classes: classes.iter().map(|class| (*class, 2 * SECOND)).collect(),
         paths: Vec::new(),
+        flips: Vec::new(),
         from: SECOND,
         to: 20 * SECOND,
         max_down: 2,

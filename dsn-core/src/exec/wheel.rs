@@ -149,13 +149,15 @@ impl<T> Wheel<T> {
 
     fn next_stop(&self, target: u64) -> u64 {
         // Skip empty ticks, but stop at each multiple of 256 to cascade.
-        let tick = self.current + 1;
-        let slot = (tick as usize) % SLOTS;
-        if slot == 0 {
-            return tick;
+        let mut tick = self.current + 1;
+        while tick <= target && !tick.is_multiple_of(SLOTS as u64) {
+            let slot = (tick as usize) % SLOTS;
+            if self.occupied[0][slot / 64] >> (slot % 64) & 1 == 1 {
+                break;
+            }
+            tick += 1;
         }
-        let stop = self.first_occupied(0, slot).unwrap_or(SLOTS);
-        (tick + (stop - slot) as u64).min(target + 1)
+        tick
     }
 
     /// At the start of a range of a higher level, spreads its slot over the levels below.
