@@ -18,6 +18,13 @@ use dsn_rpc::{CallOptions, Replier, Request, ServiceTable, detach, send_oneway};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+dsn_core::task_codes! {
+    /// Codes of this file.
+    pub CODES;
+    /// What a worker's replicas have to say leaves.
+    pub LPC_GROUP_FLUSH: Compute, High, "THREAD_POOL_REPLICATION";
+}
+
 /// What waits for one server.
 #[derive(Debug, Default)]
 struct Waiting {
@@ -66,7 +73,7 @@ fn with_outbox(ctx: &mut Ctx<'_>, me: Node, f: impl FnOnce(&mut Outbox)) {
     };
     let _ = ctx.with(outbox, |outbox, _| f(outbox));
     if !std::mem::replace(&mut ctx.local::<Local>().deferred, true) {
-        ctx.defer(Phase::Log, outbox, Outbox::flush);
+        ctx.defer(Phase::Log, outbox, &LPC_GROUP_FLUSH, Outbox::flush);
     }
 }
 

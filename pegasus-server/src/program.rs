@@ -35,9 +35,12 @@ pub fn program() -> Program {
         codes: vec![
             dsn_rpc::CODES,
             dsn_replication::codes::CODES,
+            dsn_replication::group_link::CODES,
             dsn_replication::host::CODES,
+            dsn_replication::learn::learner::CODES,
             dsn_replication::reads::CODES,
             dsn_replication::stub::CODES,
+            dsn_replication::stub::learning::CODES,
             dsn_replication::worker_log::CODES,
             dsn_replication::meta_link::CODES,
             dsn_replication::meta::server::CODES,

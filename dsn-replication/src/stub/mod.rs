@@ -8,7 +8,7 @@
 
 mod housekeeping;
 pub mod layout;
-mod learning;
+pub mod learning;
 pub mod open;
 mod proposals;
 pub mod repair;
