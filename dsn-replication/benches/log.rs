@@ -134,6 +134,7 @@ struct Deaf;
 
 impl ReplaySink for Deaf {
     fn record(&mut self, _: Record) {}
+    fn ballot(&mut self, _: Gpid, _: Ballot) {}
     fn truncate(&mut self, _: Gpid, _: Decree) {}
     fn lost(&mut self, _: Gpid, _: Decree, _: u64) {}
     fn gap(&mut self, _: u64) {}
