@@ -256,7 +256,6 @@ impl Node {
     pub fn log_label(&self) -> &Arc<NodeLabel> {
         &self.log_label
     }
-
     pub(crate) fn hooks_on(&self) -> bool {
         self.hooks.is_on()
     }
@@ -288,6 +287,11 @@ impl Node {
     /// On an id of another node's worker.
     pub fn worker(&self, id: WorkerId) -> &Arc<WorkerShared> {
         &self.workers[id.index()]
+    }
+
+    /// Turns of all workers so far.
+    pub fn turns(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.turns()).sum()
     }
 
     /// Turn limits.
@@ -388,7 +392,6 @@ impl Node {
     pub(crate) fn count_expired(&self, _code: Code) {
         self.expired.fetch_add(1, Ordering::Relaxed);
     }
-
     pub(crate) fn note_sojourn(&self, code: Code, enqueued: Mono, begun: Mono) {
         if enqueued != Mono::ZERO {
             self.stage(self.spec(code).stage).note(enqueued, begun);

@@ -31,6 +31,12 @@ dsn_core::metrics! {
         network_bytes_in: Counter, Bytes;
         /// Bytes sent.
         network_bytes_out: Counter, Bytes;
+        /// Reads of sockets: one system call each.
+        network_reads: Counter, Times;
+        /// Writes to sockets: one system call each.
+        network_writes: Counter, Times;
+        /// Turns of the workers: one system call each.
+        worker_turns: Counter, Times;
         /// Memory that connections hold in buffers.
         network_buffer_bytes: Gauge, Bytes;
         /// Requests received.
@@ -58,15 +64,22 @@ dsn_core::metrics! {
 pub(crate) fn register(node: &Arc<Node>, shared: &Arc<RpcShared>) {
     let metrics = RpcMetrics::new(node.metrics(), "server", []);
     let shared: Weak<RpcShared> = Arc::downgrade(shared);
+    let workers = Arc::downgrade(node);
     node.metrics().refresh_with(move || {
-        let Some(shared) = shared.upgrade() else { return false };
+        let (Some(shared), Some(node)) = (shared.upgrade(), workers.upgrade()) else {
+            return false;
+        };
         refresh(&metrics, &Stats::gather(shared.counters.iter()), shared.accepted_now());
+        raise(&metrics.worker_turns, node.turns());
         true
     });
 }
 
+fn raise(counter: &Counter, to: u64) {
+    counter.add(to.saturating_sub(counter.value()));
+}
+
 fn refresh(metrics: &RpcMetrics, stats: &Stats, accepted: u64) {
-    let raise = |counter: &Counter, to: u64| counter.add(to.saturating_sub(counter.value()));
     metrics.network_sessions.set_u64(stats.sessions);
     metrics.network_server_sessions.set_u64(accepted);
     metrics.network_client_sessions.set_u64(stats.sessions.saturating_sub(accepted));
@@ -78,6 +91,8 @@ fn refresh(metrics: &RpcMetrics, stats: &Stats, accepted: u64) {
     raise(&metrics.network_connect_failures, stats.connect_failures);
     raise(&metrics.network_bytes_in, stats.bytes_in);
     raise(&metrics.network_bytes_out, stats.bytes_out);
+    raise(&metrics.network_reads, stats.reads);
+    raise(&metrics.network_writes, stats.writes);
     raise(&metrics.rpc_requests, stats.requests);
     raise(&metrics.rpc_rejected_requests, stats.busy);
     raise(&metrics.rpc_expired_requests, stats.expired);

@@ -113,6 +113,7 @@ pub struct WorkerShared {
     slots: Mutex<SlotAllocator>,
     residents: AtomicUsize,
     running: Running,
+    turns: AtomicU64,
 }
 
 /// The event that a worker runs, for whoever watches it: one more than the index of its code, and its beginning.
@@ -137,7 +138,18 @@ impl WorkerShared {
             slots: Mutex::default(),
             residents: AtomicUsize::new(0),
             running: Running::default(),
+            turns: AtomicU64::new(0),
         }
+    }
+
+    /// Turns so far. Each polls the driver once: natively that is one system call.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Only the worker itself counts: no read-modify-write instruction is needed.
+    pub(crate) fn count_turn(&self) {
+        self.turns.store(self.turns() + 1, Ordering::Relaxed);
     }
 
     /// The event that the worker runs now, and since when. May be a moment old, and the two may belong to successive

@@ -103,7 +103,6 @@ impl WorkerCore {
             self.outgoing[worker.index()].push(task);
         }
     }
-
     pub(crate) fn trace(&mut self, value: u64) {
         self.trace = mix64(self.trace ^ value);
     }
@@ -254,6 +253,7 @@ impl Worker {
         let park = if may_block { park } else { Park::No };
         self.events.clear();
         let polled = self.core.driver.poll(park, &mut self.events);
+        self.core.shared.count_turn();
         self.core.shared.mailbox.unpark();
         if let Err(error) = polled {
             tracing::error!(%error, "poll failed");

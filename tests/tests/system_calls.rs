@@ -1,0 +1,104 @@
+//! What a request costs in system calls, on one connection with one request in flight: counts, not times, so that a
+//! busy machine changes nothing. A new wake-up, a second poll or a log write too many shows here.
+//!
+//! The server counts its polls, reads and writes of sockets itself; the system counts its writes to files and its
+//! wake-ups (`/proc/PID/io`, where the calls for sockets do not appear).
+#![expect(clippy::disallowed_methods, reason = "a native test lives outside the runtime")]
+
+use cluster_tests::onebox::{Onebox, OneboxOptions};
+use pegasus_client::{ClientOptions, PegasusClient, TableSpec};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+const REQUESTS: u64 = 4000;
+/// Calls per request beyond those that it must make: timers, beacons, the looks at the counts.
+const SLACK: f64 = 0.15;
+
+/// Calls so far: polls, reads of sockets, writes to sockets, other reads, other writes.
+#[derive(Debug, Clone, Copy)]
+struct Calls([u64; 5]);
+
+impl Calls {
+    fn of(onebox: &Onebox) -> Self {
+        let metrics = http_get(onebox.replica(1), "/metrics?types=server");
+        let io = std::fs::read_to_string(format!("/proc/{}/io", onebox.pid(1).expect("it runs")));
+        let io = io.expect("the system counts");
+        let line = |name: &str| {
+            let found = io.lines().find_map(|line| line.strip_prefix(name));
+            found.and_then(|rest| rest.trim().parse().ok()).expect("a count")
+        };
+        let server = |name| metric(&metrics, name);
+        Self([
+            server("worker_turns"),
+            server("network_reads"),
+            server("network_writes"),
+            line("syscr:"),
+            line("syscw:"),
+        ])
+    }
+
+    fn per_request(self, later: Self) -> [f64; 5] {
+        std::array::from_fn(|at| (later.0[at] - self.0[at]) as f64 / REQUESTS as f64)
+    }
+}
+
+fn http_get(addr: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(addr).expect("the server listens");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    answer
+}
+
+fn metric(answer: &str, name: &str) -> u64 {
+    let wanted = format!("\"name\":\"{name}\",\"value\":");
+    let at = answer.find(&wanted).unwrap_or_else(|| panic!("no {name} in {answer}"));
+    let digits = answer[at + wanted.len()..].split(|c: char| !c.is_ascii_digit()).next();
+    digits.and_then(|digits| digits.parse().ok()).expect("a number")
+}
+
+/// Whether each count is at most its limit and the first three are reached at all.
+fn assert_calls(name: &str, seen: [f64; 5], limits: [f64; 5]) {
+    println!("{name}: polls, reads, writes, other reads, other writes per request: {seen:.3?}");
+    for (at, (seen, limit)) in seen.into_iter().zip(limits).enumerate() {
+        assert!(seen <= limit + SLACK, "{name}: {seen:.3} calls of kind {at}, at most {limit}");
+        assert!(at > 2 || seen >= 0.99, "{name}: only {seen:.3} calls of kind {at}: not counted?");
+    }
+}
+
+#[test]
+fn a_request_makes_no_more_system_calls_than_it_must() {
+    let options =
+        OneboxOptions { sets: vec!["runtime.workers=1".to_owned()], ..OneboxOptions::default() };
+    let onebox = Onebox::start("calls", &options);
+    let mut options = ClientOptions::new([onebox.meta()]);
+    options.timeout = Duration::from_secs(20);
+    let client = PegasusClient::with_options(options).expect("client");
+    let spec = TableSpec {
+        name: "temp".to_owned(),
+        partitions: 8,
+        replicas: 1,
+        envs: Default::default(),
+        if_not_exists: true,
+    };
+    let ready = client.admin().create_and_wait(&spec, Duration::from_secs(60), |_| {});
+    ready.unwrap_or_else(|error| panic!("{error}\n{}", onebox.stderr(1)));
+    let table = client.table("temp");
+    let key = |n: u64| format!("key{n}").into_bytes();
+    table.set(&key(0), b"s", "warm").expect("a write");
+
+    let before = Calls::of(&onebox);
+    for n in 0..REQUESTS {
+        table.set(&key(n), b"s", "value").expect("a write");
+    }
+    let between = Calls::of(&onebox);
+    for n in 0..REQUESTS {
+        assert!(table.get(&key(n), b"s").expect("a read").is_some(), "key{n}");
+    }
+    let after = Calls::of(&onebox);
+    // One poll, one read, one answer; a set appends to the log once.
+    assert_calls("set", before.per_request(between), [1.0, 1.0, 1.0, 0.0, 1.0]);
+    assert_calls("get", between.per_request(after), [1.0, 1.0, 1.0, 0.0, 0.0]);
+}
