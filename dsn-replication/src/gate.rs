@@ -212,7 +212,8 @@ impl ReadGate {
         self.deny_reads.load(Ordering::Acquire) == 1
     }
 
-    /// Whether a read may be served at `now`, which must have been read just before. Checks in the original's order.
+    /// Whether a read may be served at `now`. Before an answer leaves, `now` must have been read just then. Checks in
+    /// the original's order.
     ///
     /// # Errors
     /// What to answer instead.

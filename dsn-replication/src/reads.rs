@@ -126,7 +126,8 @@ fn admit(
     replier: Replier,
 ) {
     let hash = request.partition_hash;
-    if let Err(error) = gate.admit(ctx.clock(), request.is_backup, hash) {
+    // The time of the event will do here: what counts is the look at the gate when the answer is there.
+    if let Err(error) = gate.admit(ctx.now(), request.is_backup, hash) {
         return replier.error(ctx, error);
     }
     let read = ReadRequest {

@@ -35,7 +35,8 @@ use pegasus_server::options::StorageOptions;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const KEYS: u64 = 100_000;
+/// Fit into one memtable.
+const KEYS: u64 = 30_000;
 const VALUE_BYTES: usize = 100;
 /// Operations between two looks at the clock.
 const SLICE: u64 = 2048;

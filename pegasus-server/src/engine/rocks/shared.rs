@@ -31,6 +31,9 @@ const META_LEVEL0_TRIGGER: i32 = 10;
 /// of 200 bytes.
 const MEMTABLE_BLOOM_RATIO: f64 = 0.01;
 
+/// Records of a data block from one place that its hash index knows to the next: a point read walks half of them.
+const RESTART_INTERVAL: i32 = 4;
+
 /// What the replicas of one server share. Cheap to clone.
 #[derive(Clone)]
 pub struct RocksShared {
@@ -192,11 +195,9 @@ impl RocksShared {
         let mut table = BlockBasedOptions::default();
         match &self.cache {
             Some(cache) => table.set_block_cache(cache),
-            None => {
-                table.disable_cache();
-                table.set_block_restart_interval(4);
-            }
+            None => table.disable_cache(),
         }
+        table.set_block_restart_interval(RESTART_INTERVAL);
         table.set_format_version(options.rocksdb_format_version);
         table.set_metadata_block_size(options.rocksdb_metadata_block_size.as_usize());
         table.set_index_type(match options.rocksdb_index_type {
