@@ -286,7 +286,7 @@ pub trait StateMachineFactory: Send + Sync + 'static {
     fn checkpoint_home(&self) -> &Path;
 
     /// The requests it serves.
-    fn codes(&self) -> &'static [StorageCode];
+    fn codes(&self) -> &[StorageCode];
 }
 
 /// Where a read is tried first.

@@ -31,6 +31,7 @@ use dsn_replication::state_machine::{
 use dsn_replication::wire::config::AppInfo;
 use dsn_rpc::thrift::Text;
 use parking_lot::Mutex;
+use pegasus_client::schema::APP_TYPE;
 
 use crate::codes::STORAGE_CODES;
 use crate::engine::checkpoints::{Checkpoint, Checkpoints, Progress, ReservePolicy};
@@ -44,9 +45,6 @@ use crate::read::ReadService;
 use crate::scenario::{NUM_LEVELS, Tuning};
 use crate::settings::TableSettings;
 use crate::write::WriteService;
-
-/// The app type of tables that this app serves; last part of the names of replica directories.
-pub const APP_TYPE: &str = "pegasus";
 
 const DATA_DIR: &str = "data";
 const ENGINE_DIR: &str = "rdb";
@@ -406,7 +404,7 @@ impl StateMachineFactory for StorageAppFactory {
         Path::new("data/rdb")
     }
 
-    fn codes(&self) -> &'static [StorageCode] {
+    fn codes(&self) -> &[StorageCode] {
         &STORAGE_CODES
     }
 }

@@ -8,9 +8,10 @@ use dsn_replication::meta::{MetaApp, MetaAppOptions};
 use dsn_replication::options::{
     FunctionLevel, LogDurability, MetaServerOptions, ReplicationOptions,
 };
+use dsn_replication::replica_app::{ReplicaApp, ReplicaAppOptions};
 use dsn_rpc::RpcOptions;
 use pegasus_server::options::{EngineKind, StorageOptions};
-use pegasus_server::replica_app::{ReplicaApp, ReplicaAppOptions};
+use pegasus_server::replica_app::storage_apps;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -212,14 +213,14 @@ fn add_replica(
     let app = move || -> Box<dyn dsn_core::app::ServiceApp> {
         let storage =
             StorageOptions { storage_engine: EngineKind::Memory, ..StorageOptions::default() };
-        Box::new(ReplicaApp::new(ReplicaAppOptions {
+        let options = ReplicaAppOptions {
             listen: at(SERVER_HOSTS + index, REPLICA_PORT),
             metas: metas.iter().copied().map(Into::into).collect(),
             data_dirs: vec!["/data".into()],
             replication: replication.clone(),
             rpc: RpcOptions::default(),
-            storage,
-        }))
+        };
+        Box::new(ReplicaApp::new(options, storage_apps(storage)))
     };
     sim.add_node(NodeSpec::new(name, [10, 0, 0, SERVER_HOSTS + index].into(), 2, app))
 }
