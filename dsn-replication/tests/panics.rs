@@ -12,11 +12,12 @@ use dsn_replication::mutation::Mutation;
 use dsn_replication::replica_app::MakeFactory;
 use dsn_replication::server;
 use dsn_replication::state_machine::{
-    AppError, ApplyError, ApplyMode, CheckpointKind, OpenArgs, ReadEnv, ReadMode, ReadOutcome,
-    ReadRequest, Replies, StateMachine, StateMachineFactory, StorageCode,
+    AppError, ApplyError, ApplyMode, CheckpointKind, OpenArgs, PinnedCheckpoint, ReadEnv, ReadMode,
+    ReadOutcome, ReadRequest, Replies, StateMachine, StateMachineFactory, StorageCode,
 };
 use dsn_replication::testing::cluster::{ClusterSpec, SimCluster};
 use dsn_rpc::thrift::{RESULT_ID, decode_wrapped, encode_wrapped};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -77,6 +78,10 @@ impl StateMachine for Fragile {
         Ok(Decree::ZERO)
     }
 
+    fn pin_checkpoint(&self, _: &BlockingCtx<'_>) -> Result<PinnedCheckpoint, AppError> {
+        Err(AppError::TryAgain)
+    }
+
     fn close(&self, _: &BlockingCtx<'_>) {}
 }
 
@@ -93,6 +98,10 @@ impl StateMachineFactory for Factory {
         _: &OpenArgs<'_>,
     ) -> Result<Arc<dyn StateMachine>, AppError> {
         Ok(Arc::new(Fragile::default()))
+    }
+
+    fn checkpoint_home(&self) -> &Path {
+        Path::new("data")
     }
 
     fn codes(&self) -> &[StorageCode] {

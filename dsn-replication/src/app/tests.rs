@@ -96,7 +96,8 @@ impl Bench {
     }
 
     fn job<R>(&self, f: impl FnOnce(&BlockingCtx<'_>) -> R) -> R {
-        f(&BlockingCtx::new(&self.node, &|| Mono::ZERO, &|| Wall::UNIX_EPOCH))
+        let resolve = |_: &str| Ok(Vec::new());
+        f(&BlockingCtx::new(&self.node, &|| Mono::ZERO, &|| Wall::UNIX_EPOCH, &resolve))
     }
 
     fn open(&self) -> Result<Arc<dyn StateMachine>, AppError> {
@@ -128,6 +129,7 @@ fn push(machine: &Arc<dyn StateMachine>, words: &[&str]) -> Result<Vec<String>, 
         decree,
         last_committed: Decree(decree.0 - 1),
         timestamp_us: decree.0 as u64,
+        stamp: 0,
         requests: requests.collect(),
     };
     let mut replies = Replies::new(true);

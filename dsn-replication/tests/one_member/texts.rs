@@ -10,8 +10,9 @@ use dsn_core::exec::BlockingCtx;
 use dsn_replication::ids::Decree;
 use dsn_replication::mutation::Mutation;
 use dsn_replication::state_machine::{
-    Access, AppError, ApplyError, ApplyMode, CheckpointKind, OpenArgs, ReadEnv, ReadMode,
-    ReadOutcome, ReadRequest, ReadStage, Replies, StateMachine, StateMachineFactory, StorageCode,
+    Access, AppError, ApplyError, ApplyMode, CheckpointKind, OpenArgs, PinnedCheckpoint, ReadEnv,
+    ReadMode, ReadOutcome, ReadRequest, ReadStage, Replies, StateMachine, StateMachineFactory,
+    StorageCode,
 };
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::thrift::{RESULT_ID, decode_wrapped, encode_wrapped};
@@ -134,6 +135,11 @@ impl StateMachine for Texts {
         Ok(Decree(applied))
     }
 
+    fn pin_checkpoint(&self, job: &BlockingCtx<'_>) -> Result<PinnedCheckpoint, AppError> {
+        let decree = self.checkpoint(job, CheckpointKind::Flush)?;
+        PinnedCheckpoint::of_dir(&**job.disk(), &self.dir, decree, Arc::new(())).map_err(disk_error)
+    }
+
     fn close(&self, _: &BlockingCtx<'_>) {}
 }
 
@@ -150,6 +156,10 @@ impl StateMachineFactory for TextsFactory {
         args: &OpenArgs<'_>,
     ) -> Result<Arc<dyn StateMachine>, AppError> {
         Ok(Arc::new(Texts::open(&**job.disk(), args.dir)?))
+    }
+
+    fn checkpoint_home(&self) -> &Path {
+        Path::new("data")
     }
 
     fn codes(&self) -> &'static [StorageCode] {
