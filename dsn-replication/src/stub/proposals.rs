@@ -289,13 +289,23 @@ impl ReplicaStub {
     }
 
     /// The meta server counts on a replica that is not here, nor anywhere on the disks: its group must do without.
+    ///
+    /// The last member of a group never leaves by itself: a former member that fell behind would be taken for it, and
+    /// what only this one had acknowledged would be gone without a word. That is for the operator to decide.
     fn on_config_of_absent(&mut self, ctx: &mut Ctx<'_>, config: &ConfigurationUpdateRequest) {
         let gpid = config.config.pid;
         if self.opening.contains_key(&gpid) || self.is_waiting(gpid) || !self.all_open() {
             return;
         }
         let me = wire(self.options.link.me);
-        if config.config.primary != me || !self.proposed.insert(gpid) {
+        if config.config.primary != me {
+            return;
+        }
+        if secondaries(&config.config).is_empty() {
+            tracing::error!(%gpid, "the only replica of a partition is not on the disks of this server");
+            return;
+        }
+        if !self.proposed.insert(gpid) {
             return;
         }
         tracing::error!(%gpid, "the meta server takes this server for the primary of a partition that it does not have");

@@ -49,8 +49,9 @@ pub fn choose(former: &[Former], committed: i64) -> Result<RpcAddress, String> {
         [first, last, ..] => {
             let (ballot_a, committed_a, prepared_a) = numbers(first);
             let (ballot_b, committed_b, prepared_b) = numbers(last);
-            if first.replica.is_none() && last.replica.is_none() {
-                return Err(format!("neither {} nor {} holds a replica", first.node, last.node));
+            if last.replica.is_none() {
+                // It may have acknowledged alone what the one before it never saw.
+                return Err(format!("{}, the last member, holds no replica any more", last.node));
             }
             let opposed = (ballot_a > ballot_b && committed_a < committed_b)
                 || (ballot_a < ballot_b && committed_a > committed_b);

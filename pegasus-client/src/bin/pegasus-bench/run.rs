@@ -52,7 +52,9 @@ pub fn start(name: &str, factory: AppFactory) -> Result<NativeNode, AppError> {
         seed: 0,
     })
     .map_err(|error| AppError(error.to_string()))?;
-    NativeNode::start(node, &[], NativeClock::start(), factory)
+    // Names are looked up where waiting is allowed.
+    let pools = [("bench".to_owned(), 1)];
+    NativeNode::start(node, &pools, NativeClock::start(), factory)
 }
 
 /// Runs a plan to its end.
