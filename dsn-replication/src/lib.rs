@@ -17,8 +17,8 @@
 //!
 //! Reading order: [`ids`] (ballots and decrees), [`mutation`] (what a decree does), [`state_machine`] (what is
 //! replicated; [`app`] is one over it), [`log`] (where mutations are kept), [`replica`] (the protocol core), [`host`]
-//! (what carries it out), [`group_link`] and [`learn`] (what servers tell each other), [`stub`] (all replicas of a server), [`gate`], [`placement`] and [`reads`] (the way past the
-//! owner).
+//! (what carries it out), [`group_link`] and [`learn`] (what servers tell each other), [`stub`] (all replicas of a
+//! server), [`gate`], [`placement`] and [`reads`] (the way past the owner).
 
 #![forbid(unsafe_code)]
 

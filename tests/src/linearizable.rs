@@ -228,8 +228,8 @@ fn search(calls: &[Call]) -> Result<(), NotLinearizable> {
     Ok(())
 }
 
-/// Like [`check`] for a key that is only counted up and read. Increments whose outcome is unknown are all alike: how many
-/// of them have taken effect is all that matters, and each is only made to when an answer asks for it.
+/// Like [`check`] for a key that is only counted up and read. Increments whose outcome is unknown are all alike: how
+/// many of them have taken effect is all that matters, and each is only made to when an answer asks for it.
 fn check_counter(calls: &[Call]) -> Result<(), NotLinearizable> {
     let known: Vec<Call> = calls.iter().filter(|call| call.returned.is_some()).cloned().collect();
     let is_open = |call: &&Call| call.returned.is_none() && matches!(call.op, Op::Incr(..));

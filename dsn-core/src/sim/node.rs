@@ -270,8 +270,8 @@ impl Sim {
         self.world.borrow().nodes[id.index()].disk.clone()
     }
 
-    /// Asks a node's app to stop. It runs on until the app is done; see [`Sim::state`]. A node that is down and was to be
-    /// started again stays down.
+    /// Asks a node's app to stop. It runs on until the app is done; see [`Sim::state`]. A node that is down and was
+    /// to be started again stays down.
     pub fn stop(&mut self, id: NodeId) {
         self.nodes[id.index()].wanted = false;
         self.nodes[id.index()].restarting = false;

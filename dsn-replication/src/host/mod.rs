@@ -1,7 +1,7 @@
 //! The host of a replica: a resident that brings requests to the core and carries out what the core decides.
 //!
-//! Reading order: this file (what a host is, a client's write), [`apply`] (committed mutations reach the state machine),
-//! [`group`] (what the group says and is told), [`checkpoint`].
+//! Reading order: this file (what a host is, a client's write), [`apply`] (committed mutations reach the state
+//! machine), [`group`] (what the group says and is told), [`checkpoint`].
 
 mod apply;
 mod checkpoint;

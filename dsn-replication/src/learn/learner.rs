@@ -171,7 +171,8 @@ impl Learner {
 
     /// Empties the directory, then copies.
     fn prepare(&mut self, ctx: &mut Ctx<'_>) {
-        tracing::info!(gpid = %self.lesson.gpid, decree = %self.decree, files = self.files.len(), "copies a checkpoint");
+        let (gpid, files) = (self.lesson.gpid, self.files.len());
+        tracing::info!(%gpid, decree = %self.decree, files, "copies a checkpoint");
         let (dir, home) = (self.dir.clone(), self.home.clone());
         ctx.offload(
             &LPC_LEARN_WRITE,

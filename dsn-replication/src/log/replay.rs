@@ -3,9 +3,9 @@
 //! Reading goes through the segments in order and past everything broken. Each record names its predecessor, so one
 //! whose predecessor was not seen tells that something is missing, and mostly what: the partition and decree of the
 //! last missing record, and whether it was the only one. The sink is told in log order: `record`, `truncate`, `lost`
-//! (this one is missing), `ballot`, `gap` (others may be missing, nobody knows whose), `summary` (how far each replica has come,
-//! at the end of a sealed segment). Judging is left to the replicas; their decrees are dense, so most of what is
-//! missing names its owner by itself.
+//! (this one is missing), `ballot`, `gap` (others may be missing, nobody knows whose), `summary` (how far each
+//! replica has come, at the end of a sealed segment). Judging is left to the replicas; their decrees are dense, so
+//! most of what is missing names its owner by itself.
 //!
 //! Broken bytes at the very end with nothing good behind them are a torn tail and are cut off. A new segment is
 //! begun; an old one is never written to again but for its footer.

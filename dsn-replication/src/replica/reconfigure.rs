@@ -164,9 +164,9 @@ impl Replica {
         out.push(Effect::Change(change));
     }
 
-    /// A change was refused, and certainly not made: the group is what it was. A primary that cannot be sure of that must
-    /// not go on under its ballot ([`Replica::become_inactive`]): the group may have a member by now that nobody here
-    /// waits for.
+    /// A change was refused, and certainly not made: the group is what it was. A primary that cannot be sure of that
+    /// must not go on under its ballot ([`Replica::become_inactive`]): the group may have a member by now that nobody
+    /// here waits for.
     pub fn on_refused(&mut self, change: &Change, now: Mono, out: &mut Effects) {
         let Role::Primary(lead) = &mut self.role else { return };
         if lead.requested.as_ref().is_none_or(|requested| requested.change != *change) {

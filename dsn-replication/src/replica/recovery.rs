@@ -5,9 +5,9 @@
 //! are handed out in runs to be applied, the rest (at most a window's worth) is kept for whoever becomes primary.
 //!
 //! Decrees are dense. A hole below a decided decree is the loss of something acknowledged: the replica is put aside. A
-//! hole where nothing was durable yet, left by a power loss under group sync, ends the log there instead, or brings back
-//! what an earlier primary proposed for the same decree; either way the log is told so ([`Recovered::mend`]), for the
-//! next restart could not tell any more what was durable when.
+//! hole where nothing was durable yet, left by a power loss under group sync, ends the log there instead, or brings
+//! back what an earlier primary proposed for the same decree; either way the log is told so ([`Recovered::mend`]),
+//! for the next restart could not tell any more what was durable when.
 
 use crate::ids::{Ballot, Decree};
 use crate::log::{LogBatch, Record, RecordKey, RecordKind};

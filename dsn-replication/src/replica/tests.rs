@@ -1,6 +1,6 @@
 //! A group of cores with real logs, messages that are lost, reordered between pairs and doubled, servers that are
-//! killed and restarted, and a meta server that fences by ballot: no clock, no network, no threads. Thousands of steps a
-//! second, drawn from a seed.
+//! killed and restarted, and a meta server that fences by ballot: no clock, no network, no threads. Thousands of
+//! steps a second, drawn from a seed.
 //!
 //! After every step: what any two members apply at a decree is the same; whatever a client was told is done is in the
 //! state of every primary that may serve reads; and the invariants of each core hold.
@@ -40,14 +40,11 @@ fn codes() -> Arc<CodeTable> {
 }
 
 fn node(index: usize) -> Node {
-    SocketAddr::new(IpAddr::from([10, 0, 0, index as u8]), 1)
+    SocketAddr::new(IpAddr::from([10, 0, 0, 1]), index as u16)
 }
 
 fn index(node: Node) -> usize {
-    match node.ip() {
-        IpAddr::V4(ip) => usize::from(ip.octets()[3]),
-        IpAddr::V6(_) => unreachable!("made by node()"),
-    }
+    usize::from(node.port())
 }
 
 /// What a mutation does: its time stamp and the numbers its clients wrote.

@@ -241,7 +241,8 @@ impl ReplicaStub {
             node: whom,
             ..ConfigurationUpdateRequest::default()
         };
-        tracing::info!(%gpid, ballot = %change.ballot, kind = %change.kind, node = %whom, "asks for a change of the group");
+        let (ballot, kind) = (change.ballot, change.kind);
+        tracing::info!(%gpid, %ballot, %kind, node = %whom, "asks for a change of the group");
         self.report(ctx, request, move |stub, ctx, outcome| match outcome {
             Ok(answer) => stub.take_config(ctx, &answer.config),
             Err(error) => {
@@ -308,7 +309,7 @@ impl ReplicaStub {
         if !self.proposed.insert(gpid) {
             return;
         }
-        tracing::error!(%gpid, "the meta server takes this server for the primary of a partition that it does not have");
+        tracing::error!(%gpid, "taken for the primary of a partition that is not on the disks");
         let mut request = config.clone();
         request.config.ballot += 1;
         request.config.primary = RpcAddress::INVALID;

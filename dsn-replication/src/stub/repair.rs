@@ -142,8 +142,8 @@ fn are_gone(former: &[Weak<dyn StateMachine>]) -> bool {
 }
 
 impl ReplicaStub {
-    /// Whether a replica is on a disk that refuses it at present. A damaged one does not count: a group of several makes
-    /// another in its place.
+    /// Whether a replica is on a disk that refuses it at present. A damaged one does not count: a group of several
+    /// makes another in its place.
     pub(super) fn is_waiting(&self, gpid: Gpid) -> bool {
         self.board.unserved.lock().get(&gpid).is_some_and(|each| each.pause.is_some())
     }

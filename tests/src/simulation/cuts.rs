@@ -49,7 +49,8 @@ const BIG: usize = 200_000;
 const RETRY: Duration = Duration::from_millis(200);
 /// From a death to the next start.
 const DOWN: Duration = Duration::from_millis(500);
-/// Seeds of the stories, at least one for each durability, see [`durability`]. What a power loss leaves differs by seed.
+/// Seeds of the stories, at least one for each durability, see [`durability`]. What a power loss leaves differs by
+/// seed.
 const SEEDS: [u64; 3] = [2, 3, 5];
 
 /// One step of the story, made again until it is acknowledged.

@@ -38,8 +38,8 @@ const CLASSES: [(FaultClass, u64); 15] = [
 const SYNCED_CLASSES: [(FaultClass, u64); 3] =
     [(FaultClass::PowerOff, 8), (FaultClass::PowerAtStep, 8), (FaultClass::SyncFail, 20)];
 
-/// The scenario of a seed: one replica server, one copy of everything. What may fail depends on what the acknowledgement
-/// of a write promises.
+/// The scenario of a seed: one replica server, one copy of everything. What may fail depends on what the
+/// acknowledgement of a write promises.
 pub fn draw(seed: u64) -> Scenario {
     draw_of(seed, &classes(seed))
 }

@@ -1,7 +1,7 @@
 //! Bugs planted on purpose, and the hunt for them: each must be found by what continuous integration runs anyway.
 //!
-//! The places in the code are [`dsn_core::planted::has`]; this is their list. A hunt tries the ordinary seeds from 0 on,
-//! or the cuts, until one shows a violation; without the bug, the same run must show none.
+//! The places in the code are [`dsn_core::planted::has`]; this is their list. A hunt tries the ordinary seeds from 0
+//! on, or the cuts, until one shows a violation; without the bug, the same run must show none.
 
 /// Where a bug is looked for first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
