@@ -179,7 +179,10 @@ fn the_former_member_that_is_chosen_has_what_was_committed() {
     assert!(newest(&[good.clone(), other((6, 9, 20))], 10).unwrap_err().contains("ballot 6"));
     assert!(newest(&[former(2, None), good.clone()], 13).unwrap_err().contains("13 was committed"));
     let lost = newest(&[good.clone(), former(2, None)], 0).unwrap_err();
-    assert!(lost.contains("127.0.0.2") && lost.contains("the last member"), "it may have acknowledged more: {lost}");
+    assert!(
+        lost.contains("127.0.0.2") && lost.contains("the last member"),
+        "it may have acknowledged more: {lost}"
+    );
 
     // The last two are waited for; one before them is not.
     let away = Former { alive: false, ..former(2, None) };
