@@ -315,7 +315,9 @@ impl ReplicaStub {
         let gpid = proposal.config.pid;
         match proposal.config_type {
             ConfigType::AssignPrimary | ConfigType::UpgradeToPrimary => {}
-            ConfigType::DropPartition => return self.drop_replica(ctx, gpid),
+            ConfigType::DropPartition => {
+                return self.retire(ctx, gpid, Ballot(proposal.config.ballot));
+            }
             other => {
                 tracing::warn!(%gpid, %other, "a proposal that a group of one has no use for");
                 return;
@@ -435,6 +437,20 @@ impl ReplicaStub {
                 host.become_inactive(ctx, ballot);
             }
         });
+    }
+
+    /// The table was dropped: the replica serves nobody any more. It stays until the meta server says that the table
+    /// can no longer be recalled.
+    fn retire(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid, ballot: Ballot) {
+        let Some(held) = self.held.get(&gpid) else { return };
+        tracing::info!(%gpid, "the table was dropped, the replica is kept for a while");
+        ctx.post(held.host, &LPC_REPLICA_EVENT, move |host, ctx| {
+            if ballot > host.core().ballot() {
+                host.become_inactive(ctx, ballot);
+            }
+        });
+        // So that a recall finds it at once.
+        self.sync_now(ctx, gpid);
     }
 
     /// Closes a replica and puts its directory aside, for the time that operators may want it back.
