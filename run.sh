@@ -6,6 +6,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export CARGO_TARGET_DIR=${PEGASUS_TARGET_DIR:-$HOME/.cache/pegasus/target}
 BIN=$CARGO_TARGET_DIR/release
 RUST_WANTED=1.95
+PEGASUS_COMMIT=$(git -C "$ROOT" rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+export PEGASUS_COMMIT
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }

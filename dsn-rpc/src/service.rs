@@ -394,11 +394,6 @@ impl ServiceTable {
         self.routes.add_deferred(path, help, handler);
     }
 
-    /// What `/version` tells.
-    pub fn set_version(&mut self, version: &str, commit: &str) {
-        self.routes.version = (version.to_owned(), commit.to_owned());
-    }
-
     /// Takes the node's policies for the codes.
     pub(crate) fn settle(&mut self, node: &dsn_core::node::Node) {
         for service in &mut self.services {

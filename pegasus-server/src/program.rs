@@ -18,6 +18,9 @@ pub fn schema() -> ConfigSchema {
         .section::<StorageOptions>()
 }
 
+/// The commit that this was built from; run.sh says so.
+const COMMIT: Option<&str> = option_env!("PEGASUS_COMMIT");
+
 /// The envs that a table may have.
 pub fn env_rules() -> EnvRules {
     EnvRules::new().with(ENV_RULES)
@@ -27,7 +30,7 @@ pub fn env_rules() -> EnvRules {
 pub fn program() -> Program {
     Program {
         name: "pegasus-server",
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: format!("{}+{}", env!("CARGO_PKG_VERSION"), COMMIT.unwrap_or("unknown")),
         schema: schema(),
         codes: vec![
             dsn_core::app::CODES,

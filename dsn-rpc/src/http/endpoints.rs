@@ -11,10 +11,7 @@ use crate::exchange::Exchange;
 
 /// Adds the built-in endpoints, behind those of the application.
 pub(crate) fn add_endpoints(routes: &mut HttpRoutes) {
-    let (version, commit) = routes.version.clone();
-    routes.add_direct("version", "the version of this server", move |_, _| {
-        HttpReply::json(&json!({ "Version": version, "GitCommit": commit }))
-    });
+    routes.add_direct("version", "the version of this server", version);
     routes.add_direct("recentStartTime", "when this server was started", |ctx, _| {
         let started = Exchange::of(ctx).map(|exchange| exchange.shared.started.utc().date_time());
         HttpReply::json(&json!({ "RecentStartTime": started.unwrap_or_default() }))
@@ -25,6 +22,14 @@ pub(crate) fn add_endpoints(routes: &mut HttpRoutes) {
     routes.add_direct("updateConfig", "?<key>=<value>: changes an option", update_config);
     routes.add_deferred("command", "?name=<command>&args=<words>: runs a command", command);
     routes.add_direct("", "this list", list);
+}
+
+/// What the command `version` says, taken apart: a name, a version, and its commit behind a plus sign.
+fn version(ctx: &mut Ctx<'_>, _: &HttpRequest) -> HttpReply {
+    let text = ctx.node().commands().run_now("version");
+    let last = text.split_whitespace().next_back().unwrap_or_default();
+    let (version, commit) = last.split_once('+').unwrap_or((last, ""));
+    HttpReply::json(&json!({ "Version": version, "GitCommit": commit }))
 }
 
 fn list(ctx: &mut Ctx<'_>, _: &HttpRequest) -> HttpReply {

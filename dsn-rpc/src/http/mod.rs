@@ -157,8 +157,6 @@ struct Route {
 #[derive(Default)]
 pub(crate) struct HttpRoutes {
     routes: Vec<Route>,
-    /// What `/version` says: version and commit.
-    pub(crate) version: (String, String),
 }
 
 impl HttpRoutes {

@@ -76,7 +76,7 @@ pub fn services(ctx: &mut Ctx<'_>) -> ServiceTable {
         ctx.spawn(dsn_core::exec::Place::Worker(last), &LPC_TEST, |_, _| Holder::default());
     let fragile: Addr<Holder> = ctx.spawn_here(|_, _| Holder::default());
     let mut table = ServiceTable::new();
-    table.set_version("1.2.3", "abc");
+    ctx.node().commands().add_version("test 1.2.3+abc");
     table.on(&RPC_TEST_ECHO, |ctx, request, replier| replier.reply_encoded(ctx, &request.body));
     table.on(&RPC_TEST_DROP, |_, _, _| {});
     table.on(&RPC_TEST_FORGET, |ctx, _, replier| replier.forget(ctx));
