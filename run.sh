@@ -118,6 +118,11 @@ start_instance() { # NAME
   if alive "$name"; then say "$name runs already (pid $(cat "$dir/pid"))"; return; fi
   (
     cd "$dir"
+    # What the caller has open, a lock for instance, is not the server's to keep.
+    for fd in /proc/self/fd/*; do
+      fd=${fd##*/}
+      if [ "$fd" -gt 2 ] && [ "$fd" != 255 ]; then eval "exec $fd>&-"; fi
+    done
     ONEBOX_PORT=$(port_of "$name") ONEBOX_META_LIST=$(meta_list) \
       setsid "$BIN/pegasus-server" --config "$dir/config.toml" --app "$role" >"$dir/stdout" 2>"$dir/stderr" </dev/null &
     echo $! >"$dir/pid"
