@@ -4,13 +4,13 @@
 //! them and then calling [`Node::stop`]; when it takes longer than the deadline the node is stopped for it.
 
 use crate::driver::native::{NativeClock, NativeDriver, Pools};
-use crate::exec::{Addr, Ctx, Handle, Resident, Worker, WorkerId};
+use crate::exec::{Addr, Ctx, Handle, Resident, Worker, WorkerId, panic_text};
 use crate::node::{Node, Poisoned};
-use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 crate::task_codes! {
@@ -104,8 +104,7 @@ pub type AppFactory = Box<dyn FnOnce() -> Box<dyn ServiceApp> + Send>;
 /// A node running natively: a thread per worker, threads of its pools.
 pub struct NativeNode {
     node: Arc<Node>,
-    pools: Option<Arc<Pools>>,
-    threads: Vec<JoinHandle<()>>,
+    /// Disconnects when the last thread of the node has ended.
     ended: Receiver<()>,
     app: Addr<AppHost>,
 }
@@ -119,6 +118,9 @@ impl fmt::Debug for NativeNode {
 /// How long an app may take to start.
 pub const START_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// How long a node whose app did not start may take to end.
+const ABANDON_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl NativeNode {
     /// Starts threads and app; returns when the app has started.
     ///
@@ -130,51 +132,59 @@ impl NativeNode {
         clock: NativeClock,
         factory: AppFactory,
     ) -> Result<Self, AppError> {
-        let pools = Pools::start(&node, pools, clock)?;
-        let (end, ended) = bounded::<()>(0);
-        let mut threads = Vec::new();
-        for index in 0..node.worker_count() {
-            let id = WorkerId(index as u16);
-            let (node, pools, end) = (node.clone(), pools.clone(), end.clone());
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || {
-                    // Dropped at the end of the thread, however it ends.
-                    let _end = end;
-                    match NativeDriver::new(pools, clock) {
-                        Ok((driver, waker)) => {
-                            node.worker(id).mailbox.set_waker(waker);
-                            Worker::new(node, id, Box::new(driver)).run();
-                        }
-                        Err(error) => tracing::error!(%error, "a worker could not start"),
-                    }
-                })
-                .map_err(AppError::from)?;
-            threads.push(thread);
-        }
-        drop(end);
-        let (tell, told) = bounded(1);
-        let _ = Handle::new(&node).run(WorkerId(0), &LPC_APP_START, move |ctx| {
-            let _ = tell.send(AppHost::launch(ctx, factory()));
-        });
-        let outcome = told
-            .recv_timeout(START_TIMEOUT)
-            .unwrap_or_else(|_| Err(AppError("the app did not start in time".into())));
-        match outcome {
+        node.time_disk(move || clock.now());
+        let (alive, ended) = bounded::<()>(0);
+        let started = Self::start_threads(&node, pools, clock, &alive);
+        drop(alive);
+        match started.and_then(|()| Self::launch(&node, factory)) {
             Ok(app) => {
                 // What the app sent to other workers left with the end of its turn; events from outside that come
                 // after this are behind it.
                 pass(&node, 0..1);
                 pass(&node, 1..node.worker_count());
-                Ok(Self { node, pools: Some(pools), threads, ended, app })
+                Ok(Self { node, ended, app })
             }
             Err(error) => {
                 node.stop();
-                for thread in threads {
-                    let _ = thread.join();
-                }
-                pools.join();
+                let _ = ended.recv_timeout(ABANDON_TIMEOUT);
                 Err(error)
+            }
+        }
+    }
+
+    fn start_threads(
+        node: &Arc<Node>,
+        pools: &[(String, usize)],
+        clock: NativeClock,
+        alive: &Sender<()>,
+    ) -> Result<(), AppError> {
+        let pools = Pools::start(node, pools, clock, alive)?;
+        for index in 0..node.worker_count() {
+            let id = WorkerId(index as u16);
+            let (driver, waker) = NativeDriver::new(pools.clone(), clock)?;
+            node.worker(id).mailbox.set_waker(waker);
+            let (node, alive) = (node.clone(), alive.clone());
+            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let _alive = alive;
+                work(node, id, driver);
+            })?;
+        }
+        Ok(())
+    }
+
+    fn launch(node: &Arc<Node>, factory: AppFactory) -> Result<Addr<AppHost>, AppError> {
+        let (tell, told) = bounded(1);
+        let start = move |ctx: &mut Ctx<'_>| {
+            let _ = tell.send(AppHost::launch(ctx, factory()));
+        };
+        let _ = Handle::new(node).run(WorkerId(0), &LPC_APP_START, start);
+        match told.recv_timeout(START_TIMEOUT) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) => {
+                Err(AppError(format!("the app did not start within {START_TIMEOUT:?}")))
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(AppError("the app panicked when it started; see the log".into()))
             }
         }
     }
@@ -189,9 +199,10 @@ impl NativeNode {
         Handle::new(&self.node)
     }
 
-    /// Asks the app to stop and waits; after `deadline` the workers are ended all the same. `true` when the end
-    /// was orderly.
-    pub fn shutdown(mut self, deadline: Duration) -> bool {
+    /// Asks the app to stop and waits until every thread has ended, those of blocking pools after the jobs that are
+    /// queued. After `deadline` the workers are ended all the same, and threads that hang are left behind. `true`
+    /// when the end was orderly.
+    pub fn shutdown(self, deadline: Duration) -> bool {
         let app = self.app;
         let _ = self.handle().post(app, &LPC_APP_STOP, |host, ctx| host.stop(ctx));
         let orderly =
@@ -200,15 +211,19 @@ impl NativeNode {
             tracing::error!(node = self.node.name(), "shutdown took too long, ending the workers");
         }
         self.node.stop();
-        if orderly {
-            for thread in self.threads.drain(..) {
-                let _ = thread.join();
-            }
-            if let Some(pools) = self.pools.take() {
-                pools.join();
-            }
-        }
         orderly
+    }
+}
+
+/// A worker's thread. When the worker itself fails, which no handler can make it do, its node must not go on
+/// without it.
+fn work(node: Arc<Node>, id: WorkerId, driver: NativeDriver) {
+    let worker = node.clone();
+    let run = AssertUnwindSafe(move || Worker::new(worker, id, Box::new(driver)).run());
+    if let Err(panic) = catch_unwind(run) {
+        let text = panic_text(&*panic);
+        tracing::error!(node = node.name(), worker = id.0, text, "a worker has failed");
+        node.stop();
     }
 }
 

@@ -144,6 +144,11 @@ pub fn find(name: &str) -> Option<Code> {
     REGISTRY.lock().iter().copied().find(|code| code.name == name)
 }
 
+/// The code of an index, if there is one.
+pub(crate) fn at(index: usize) -> Option<Code> {
+    REGISTRY.lock().get(index).copied()
+}
+
 /// All codes registered so far, in registration order.
 pub fn registered() -> Vec<Code> {
     REGISTRY.lock().clone()

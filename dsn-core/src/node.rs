@@ -10,9 +10,10 @@ use crate::disk::Disk;
 use crate::exec::{RawAddr, WorkerConfig, WorkerId, WorkerShared};
 use crate::log::NodeLabel;
 use crate::metrics::{MetricsOptions, Registry};
+use crate::rng::Rng;
 use crate::stage::{Stage, StagePlan};
 use crate::time::Mono;
-use crate::toollet::Hooks;
+use crate::toollet::{HookedDisk, Hooks};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -99,15 +100,17 @@ pub struct Node {
     worker_config: WorkerConfig,
     specs: Vec<CodeSpec>,
     disk: Arc<dyn Disk>,
+    hooked_disk: HookedDisk,
     seed: u64,
     metrics: Registry,
     commands: Commands,
-    hooks: Hooks,
+    hooks: Arc<Hooks>,
     log_label: Arc<NodeLabel>,
     stopped: AtomicBool,
     vanished: AtomicU64,
     expired: AtomicU64,
     poisoned: AtomicU64,
+    slow: AtomicU64,
     poison_hook: OnceLock<PoisonHook>,
     first_poisoned: OnceLock<Poisoned>,
 }
@@ -128,6 +131,13 @@ pub struct UnknownStage {
     pub stage: String,
 }
 
+/// Makes the runtime's own codes known, so that configuration may name them.
+pub(crate) fn register_runtime_codes() {
+    for codes in [crate::app::CODES, crate::toollet::CODES, &[&crate::exec::IO_READY]] {
+        crate::code::register(codes);
+    }
+}
+
 impl Node {
     /// Assembles a node. Codes registered so far get their effective policy.
     ///
@@ -136,6 +146,7 @@ impl Node {
     /// plan lacks falls back to the plan's first stage.
     pub fn new(parts: NodeParts) -> Result<Arc<Self>, UnknownStage> {
         let NodeParts { name, role, config, plan, worker, codes, disk, seed } = parts;
+        register_runtime_codes();
         let stages = plan.stages;
         let find = |stage: &str| {
             stages.iter().position(|s: &Stage| s.name() == stage).map(|i| StageId(i as u16))
@@ -167,6 +178,10 @@ impl Node {
         let log_label = Arc::new(NodeLabel { name: name.clone(), stages: stage_names });
         let workers =
             (0..plan.workers).map(|i| Arc::new(WorkerShared::new(WorkerId(i as u16)))).collect();
+        let hooks = Arc::<Hooks>::default();
+        let disk_specs = crate::toollet::CODES.iter().map(|code| specs[code.index()]).collect();
+        let rolls = Rng::stream(seed, &name, "disk faults", 0);
+        let hooked_disk = HookedDisk::new(disk, hooks.clone(), disk_specs, rolls);
         Ok(Arc::new(Self {
             name,
             role,
@@ -175,16 +190,18 @@ impl Node {
             workers,
             worker_config: worker,
             specs,
-            disk,
+            disk: Arc::new(hooked_disk.clone()),
+            hooked_disk,
             seed,
             metrics: Registry::new(&metrics),
             commands: Commands::default(),
-            hooks: Hooks::default(),
+            hooks,
             log_label,
             stopped: AtomicBool::new(false),
             vanished: AtomicU64::new(0),
             expired: AtomicU64::new(0),
             poisoned: AtomicU64::new(0),
+            slow: AtomicU64::new(0),
             poison_hook: OnceLock::new(),
             first_poisoned: OnceLock::new(),
         }))
@@ -208,6 +225,11 @@ impl Node {
     /// Its files.
     pub fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk
+    }
+
+    /// Sets the clock by which toollets time operations on files.
+    pub(crate) fn time_disk(&self, clock: impl Fn() -> Mono + Send + Sync + 'static) {
+        self.hooked_disk.set_clock(Box::new(clock));
     }
 
     /// Seed of its random streams.
@@ -326,6 +348,11 @@ impl Node {
         self.first_poisoned.get()
     }
 
+    /// Residents alive or on their way, of all workers.
+    pub fn residents(&self) -> usize {
+        self.workers.iter().map(|worker| worker.residents()).sum()
+    }
+
     /// Events that found their resident gone.
     pub fn vanished(&self) -> u64 {
         self.vanished.load(Ordering::Relaxed)
@@ -334,6 +361,15 @@ impl Node {
     /// Events dropped because their deadline had passed.
     pub fn expired(&self) -> u64 {
         self.expired.load(Ordering::Relaxed)
+    }
+
+    /// Events that ran longer than [`WorkerConfig::slow_task`].
+    pub fn slow(&self) -> u64 {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_slow(&self) {
+        self.slow.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn report_poison(&self, _worker: WorkerId, addr: RawAddr, code: Code, text: String) {

@@ -94,6 +94,16 @@ impl Stage {
         }
     }
 
+    /// The queue-delay target; zero when admission by delay is off.
+    pub fn admit_delay(&self) -> Duration {
+        self.admit_delay
+    }
+
+    /// Most jobs that may wait or run.
+    pub fn queue_limit(&self) -> usize {
+        self.queue_limit
+    }
+
     /// Jobs waiting or running (shared stages).
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)

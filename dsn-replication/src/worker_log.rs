@@ -23,6 +23,8 @@ dsn_core::task_codes! {
     pub LPC_REPLICA_TURN: Compute, High, "THREAD_POOL_REPLICATION";
     /// A log has been synced further.
     pub LPC_LOG_SYNCED: Compute, High, "THREAD_POOL_REPLICATION";
+    /// The end of a turn: its mutations are numbered and written to the logs.
+    pub LPC_WRITE_REPLICATION_LOG_SHARED: Compute, High, "THREAD_POOL_REPLICATION";
 }
 
 /// Most rounds of numbering and logging in one turn; what still waits goes on in the next.
@@ -84,7 +86,7 @@ pub fn mark(
     let local = ctx.local::<Local>();
     local.dirty.push((host, log.clone()));
     if !std::mem::replace(&mut local.deferred, true) {
-        ctx.defer(Phase::Log, me, WorkerLog::flush);
+        ctx.defer(Phase::Log, me, &LPC_WRITE_REPLICATION_LOG_SHARED, WorkerLog::flush);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::call::{CallTable, timeout_ms};
 use crate::connector::{Peer, PeerKey};
 use crate::frame::set_request_timeout;
 use crate::names::Names;
-use crate::rpc_loop::{LPC_RPC_RESUME, RpcLoop};
+use crate::rpc_loop::{LPC_RPC_FLUSH, LPC_RPC_RESUME, RpcLoop};
 use crate::session::{Session, SessionId, Side, Unsent};
 use crate::shared::RpcShared;
 use crate::stats::Counters;
@@ -321,7 +321,7 @@ pub(crate) fn ask(ctx: &mut Ctx<'_>) {
     let me = exchange.me;
     if !exchange.flush_asked && (!exchange.dirty.is_empty() || exchange.remote_dirty) {
         exchange.flush_asked = true;
-        ctx.defer(Phase::Send, me, RpcLoop::flush);
+        ctx.defer(Phase::Send, me, &LPC_RPC_FLUSH, RpcLoop::flush);
     }
     let Some(exchange) = Exchange::of(ctx) else { return };
     if !exchange.resume_asked && !exchange.ready.is_empty() {

@@ -36,6 +36,8 @@ dsn_core::task_codes! {
     pub LPC_RPC_START: Compute, High, "THREAD_POOL_NETWORK";
     /// Going on with input that was left in an earlier turn.
     pub LPC_RPC_RESUME: Compute, Common, "THREAD_POOL_NETWORK";
+    /// The end of a turn: what was appended leaves.
+    pub LPC_RPC_FLUSH: Compute, High, "THREAD_POOL_NETWORK";
     /// Answers from another worker.
     pub LPC_RPC_REPLIES: Compute, High, "THREAD_POOL_NETWORK";
     /// Repliers that were dropped.

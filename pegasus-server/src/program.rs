@@ -33,7 +33,6 @@ pub fn program() -> Program {
         version: format!("{}+{}", env!("CARGO_PKG_VERSION"), COMMIT.unwrap_or("unknown")),
         schema: schema(),
         codes: vec![
-            dsn_core::app::CODES,
             dsn_rpc::CODES,
             dsn_replication::codes::CODES,
             dsn_replication::host::CODES,

@@ -55,16 +55,6 @@ crate::choice! {
 }
 
 crate::choice! {
-    /// How the threads of a stage work.
-    pub enum StageKind {
-        /// Each event belongs to one worker, which never blocks.
-        Loop = "loop",
-        /// Any thread of the pool takes the next event, and may block.
-        Shared = "shared",
-    }
-}
-
-crate::choice! {
     impl for Priority {
         Low = "low" | "TASK_PRIORITY_LOW",
         Common = "common" | "TASK_PRIORITY_COMMON",
@@ -117,6 +107,9 @@ crate::options! {
             in Duration::from_micros(10)..=Duration::from_millis(100);
         /// A task that runs longer than this is reported by name.
         slow_task: Duration = Duration::from_millis(10);
+        /// How many events of high, common and low priority a worker runs in a round, as long as all three
+        /// wait. None of them is ever starved.
+        priority_weights: [u32; 3] = [16, 4, 1], in 1..=1_000;
     }
 }
 
@@ -141,20 +134,19 @@ crate::options! {
 crate::options! {
     /// A stage: where events of a kind wait, and who runs them. `[threadpool.THREAD_POOL_REPLICATION]`.
     pub section StageOptions at "threadpool.*" {
-        /// `loop`: each event belongs to one worker, which never blocks. `shared`: any thread of a pool
-        /// takes the next event, and may block. Unset: as the program declares it.
-        kind: Option<StageKind> = None;
-        /// Stages naming the same executor share its threads. Empty: as the layout decides.
+        /// Stages naming the same executor share its threads. Empty: as the layout decides. Only for
+        /// stages whose events may block; where the others run is decided by `[runtime] layout`.
         executor: String = "";
-        /// Threads of the stage's executor; 0 means as the layout decides.
+        /// Threads of the stage's executor; of stages that share one, the largest number counts. For a stage
+        /// of worker loops: on how many of those that the layout gives it. 0 means as the layout decides.
         worker_count: u32 = 0, in 0..=1_024;
-        /// How many events of high, common and low priority run in a round.
-        priority_weights: [u32; 3] = [16, 4, 1], in 1..=1_000;
         /// When events have waited longer than this throughout 100 ms, new ones of low and common
-        /// priority from clients are refused as busy. 0 turns this off.
-        admit_delay: Duration = Duration::from_millis(5);
-        /// Events that may wait; beyond, new ones are refused.
-        queue_limit: u32 = 100_000, in 1..=16_777_216;
+        /// priority from clients are refused as busy. 0 turns this off. Unset: 20 ms on worker loops,
+        /// 100 ms where events may block.
+        admit_delay: Option<Duration> = None;
+        /// Events that may wait; beyond, new ones are refused. Unset: no limit on worker loops, 10,000
+        /// where events may block.
+        queue_limit: Option<u32> = None, in 1..=16_777_216;
     }
 }
 

@@ -54,8 +54,10 @@ fn defaults_hold_without_any_file() {
     assert_eq!((store.path.as_str(), store.r#type), ("x", None));
     let defaults = StoreOptions::default();
     assert_eq!((defaults.period_seconds, defaults.cache.get()), (10, Size::mib(64)));
+    let runtime: RuntimeOptions = config.section().expect("registered");
+    assert_eq!(runtime.priority_weights, [16, 4, 1]);
     let stage: StageOptions = config.named("ANY").expect("registered");
-    assert_eq!(stage.priority_weights, [16, 4, 1]);
+    assert_eq!((stage.worker_count, stage.admit_delay), (0, None));
 }
 
 #[test]

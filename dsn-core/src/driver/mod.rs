@@ -4,7 +4,7 @@
 //! two clocks; `poll`, which parks the worker and collects socket readiness; non-blocking sockets with
 //! edge-triggered readiness; hand-over of a blocking job to a pool, where host names are looked up too. Files
 //! are reached through [`Disk`](crate::disk::Disk), which a node carries. [`native`] implements the seam over the
-//! operating system, [`crate::sim`] over a seeded model of one; `tests/driver_conformance.rs` holds both to the
+//! operating system, [`crate::sim`] over a seeded model of one; `tests/driver_conformance/` holds both to the
 //! same cases.
 //!
 //! What users get wrong with readiness: an event is reported once per change (edge). Read until `WouldBlock`,
@@ -89,6 +89,9 @@ pub trait Driver {
     fn read(&mut self, sock: Sock, buf: &mut [u8]) -> io::Result<usize>;
     /// Writes a prefix of the buffers.
     fn writev(&mut self, sock: Sock, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Says that no more will be written: the peer reads the end of the stream after what is on its way. Reading goes
+    /// on.
+    fn finish_writing(&mut self, sock: Sock) -> io::Result<()>;
     /// Closes and forgets a socket.
     fn close(&mut self, sock: Sock);
     /// Runs `job` on the named blocking pool; its completion arrives in the worker's mailbox.

@@ -2,7 +2,7 @@
 
 use super::blocking::{BlockingCtx, BlockingJob};
 use super::home::{Addr, PutBack, RawAddr, Resident};
-use super::mailbox::erase;
+use super::mailbox::{WorkerShared, erase};
 use super::task::{Task, TaskFn, WorkerId};
 use super::wheel::TimerId;
 use super::worker::{TimerTask, Worker, WorkerCore, panic_text};
@@ -38,6 +38,26 @@ pub enum Phase {
     Log,
     /// Frames leave.
     Send,
+}
+
+/// A slot for a resident that is still to be made; free again when that does not come to pass.
+struct Reserved {
+    shared: Option<Arc<WorkerShared>>,
+    raw: RawAddr,
+}
+
+impl Reserved {
+    fn used(mut self) {
+        self.shared = None;
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.release(self.raw);
+        }
+    }
 }
 
 /// A handler's view of its worker.
@@ -130,13 +150,15 @@ impl Ctx<'_> {
         };
         let raw = self.core.node.worker(worker).allocate();
         let addr = Addr::new(raw);
-        let build: TaskFn = Box::new(move |_, ctx| {
-            let resident = make(ctx, addr);
-            ctx.core.home.insert(raw, Box::new(resident));
-        });
         if worker == self.worker() {
-            build(None, self);
+            self.build(addr, make);
         } else {
+            let reserved = Reserved { shared: Some(self.core.node.worker(worker).clone()), raw };
+            let build: TaskFn = Box::new(move |_, ctx| {
+                // It is `build` that answers for the slot from here on.
+                reserved.used();
+                ctx.build(addr, make);
+            });
             let task = Task::new(code, None, self.now(), build);
             self.core.send(worker, task);
         }
@@ -150,9 +172,19 @@ impl Ctx<'_> {
     ) -> Addr<T> {
         let raw = self.core.shared.allocate();
         let addr = Addr::new(raw);
-        let resident = make(self, addr);
-        self.core.home.insert(raw, Box::new(resident));
+        self.build(addr, make);
         addr
+    }
+
+    /// Makes a resident in its slot, which is free again when `make` panics.
+    fn build<T: Resident>(&mut self, addr: Addr<T>, make: impl FnOnce(&mut Ctx<'_>, Addr<T>) -> T) {
+        match catch_unwind(AssertUnwindSafe(|| make(self, addr))) {
+            Ok(resident) => self.core.home.insert(addr.raw(), Box::new(resident)),
+            Err(panic) => {
+                self.core.shared.release(addr.raw());
+                resume_unwind(panic);
+            }
+        }
     }
 
     /// Posts an event to a resident. Posts from one worker to one resident arrive in order (per priority); on a
@@ -241,13 +273,12 @@ impl Ctx<'_> {
         f: impl FnOnce(&mut Ctx<'_>) -> R,
     ) -> Option<R> {
         let begun = self.core.now;
-        self.core.begin_event(code, enqueued, begun);
+        let interrupted = self.core.begin_event(code, enqueued, begun);
         let (outer_code, outer_deadline, outer) = (self.code, self.deadline, self.current);
         (self.code, self.deadline) = (code, deadline);
         let outcome = catch_unwind(AssertUnwindSafe(|| f(self)));
         (self.code, self.deadline, self.current) = (outer_code, outer_deadline, outer);
-        self.core.end_event(code, begun);
-        crate::log::set_task(Some((outer_code.name(), self.core.node.spec(outer_code).stage.0)));
+        self.core.end_event(code, begun, interrupted);
         match outcome {
             Ok(value) => Some(value),
             Err(panic) => {
@@ -285,22 +316,31 @@ impl Ctx<'_> {
         }
     }
 
+    /// The end of a resident. Its last words may panic like any handler: it is lost all the same, and nobody else.
     fn bury(&mut self, raw: RawAddr, mut resident: Box<dyn Resident>) {
-        resident.on_close(self);
-        drop(resident);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            resident.on_close(self);
+            drop(resident);
+        }));
         self.core.shared.release(raw);
+        if let Err(panic) = outcome {
+            let text = panic_text(&*panic);
+            tracing::error!(code = self.code.name(), ?raw, text, "panic in a closing resident");
+            self.core.node.report_poison(self.core.shared.id, raw, self.code, text);
+        }
     }
 
-    /// Runs a handler of a resident of this worker at the end of this turn. Callers remember that they have asked
-    /// (a dirty flag): every call adds a run.
+    /// Runs a handler of a resident of this worker at the end of this turn, as an event of `code`. Callers remember
+    /// that they have asked (a dirty flag): every call adds a run.
     pub fn defer<T: Resident>(
         &mut self,
         phase: Phase,
         to: Addr<T>,
+        code: Code,
         f: impl FnOnce(&mut T, &mut Ctx<'_>) + Send + 'static,
     ) {
         debug_assert_eq!(to.worker(), self.worker(), "deferred work is local");
-        let task = Task::new(self.code, Some(to.raw()), self.now(), erase(f));
+        let task = Task::new(code, Some(to.raw()), self.now(), erase(f));
         self.core.deferred[phase as usize].push_back(task);
     }
 
@@ -449,6 +489,11 @@ impl Ctx<'_> {
     /// Writes a prefix of the buffers.
     pub fn writev(&mut self, sock: Sock, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         self.core.driver.writev(sock, bufs)
+    }
+
+    /// Says that no more will be written; reading goes on.
+    pub fn finish_writing(&mut self, sock: Sock) -> io::Result<()> {
+        self.core.driver.finish_writing(sock)
     }
 
     /// Closes a socket.

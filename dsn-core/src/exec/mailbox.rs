@@ -1,13 +1,11 @@
 //! How events reach a worker from other threads.
 //!
-//! A lock-free queue of batches and a park flag. Producers wake the worker only when it is parked; the worker
-//! announces that it is about to park and then looks at the queue once more. Either the producer sees the
-//! announcement or the worker sees the batch: Dekker's argument, checked by `tests/loom_mailbox.rs`
-//! over [`ParkFlag`], which holds all of the protocol.
+//! A lock-free queue of batches in an [`Inbox`], which wakes the worker when it is parked and only then.
 //!
 //! Order: what one producer pushes is taken in that order.
 
 use super::home::{Addr, RawAddr, Resident};
+use super::park::{Inbox, Queue};
 use super::task::{Task, WorkerId};
 use crate::code::Code;
 use crate::driver::Wake;
@@ -18,61 +16,40 @@ use crossbeam::queue::SegQueue;
 use parking_lot::Mutex;
 use std::any::Any;
 use std::fmt;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-
-#[cfg(loom)]
-use loom::sync::atomic::{AtomicU8, Ordering, fence};
-#[cfg(not(loom))]
-use std::sync::atomic::{AtomicU8, Ordering, fence};
 
 /// Most tasks that threads outside the runtime may have waiting in one mailbox.
 pub const MAILBOX_MAX: usize = 1 << 16;
 
-const RUNNING: u8 = 0;
-const PARKED: u8 = 1;
+impl<T> Queue for SegQueue<T> {
+    type Item = T;
 
-/// The park protocol between one consumer and many producers.
-pub struct ParkFlag(AtomicU8);
+    fn push(&self, item: T) {
+        Self::push(self, item);
+    }
 
-impl Default for ParkFlag {
-    fn default() -> Self {
-        Self(AtomicU8::new(RUNNING))
+    fn pop(&self) -> Option<T> {
+        Self::pop(self)
+    }
+
+    fn is_empty(&self) -> bool {
+        Self::is_empty(self)
     }
 }
 
-impl ParkFlag {
-    /// Consumer: announce parking, then check the queue through `is_empty`. `true` means it may block.
-    pub fn prepare_park(&self, is_empty: impl FnOnce() -> bool) -> bool {
-        self.0.store(PARKED, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        if is_empty() {
-            return true;
-        }
-        self.0.store(RUNNING, Ordering::SeqCst);
-        false
-    }
-
-    /// Consumer: after waking.
-    pub fn unpark(&self) {
-        self.0.store(RUNNING, Ordering::SeqCst);
-    }
-
-    /// Producer: after pushing. `true` means this producer must wake the consumer.
-    pub fn must_wake(&self) -> bool {
-        fence(Ordering::SeqCst);
-        self.0.load(Ordering::SeqCst) == PARKED
-            && self.0.compare_exchange(PARKED, RUNNING, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-    }
-}
-
-/// A worker's inbox.
-#[derive(Default)]
+/// A worker's inbox, and what wakes the worker.
 pub struct Mailbox {
-    queue: SegQueue<Vec<Task>>,
+    inbox: Inbox<SegQueue<Vec<Task>>>,
     len: AtomicUsize,
-    flag: ParkFlag,
     waker: OnceLock<Arc<dyn Wake>>,
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        let inbox = Inbox::new(SegQueue::new());
+        Self { inbox, len: AtomicUsize::new(0), waker: OnceLock::new() }
+    }
 }
 
 impl fmt::Debug for Mailbox {
@@ -89,7 +66,7 @@ impl Mailbox {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.inbox.is_empty()
     }
 
     /// Sets what wakes the owner; once, before its first park.
@@ -99,8 +76,7 @@ impl Mailbox {
 
     pub(crate) fn push(&self, batch: Vec<Task>) {
         self.len.fetch_add(batch.len(), Ordering::Relaxed);
-        self.queue.push(batch);
-        if self.flag.must_wake() {
+        if self.inbox.push(batch) {
             self.wake();
         }
     }
@@ -113,17 +89,17 @@ impl Mailbox {
     }
 
     pub(crate) fn pop(&self) -> Option<Vec<Task>> {
-        let batch = self.queue.pop()?;
+        let batch = self.inbox.pop()?;
         self.len.fetch_sub(batch.len(), Ordering::Relaxed);
         Some(batch)
     }
 
     pub(crate) fn prepare_park(&self) -> bool {
-        self.flag.prepare_park(|| self.queue.is_empty())
+        self.inbox.prepare_park()
     }
 
     pub(crate) fn unpark(&self) {
-        self.flag.unpark();
+        self.inbox.unpark();
     }
 }
 
@@ -136,6 +112,14 @@ pub struct WorkerShared {
     pub mailbox: Mailbox,
     slots: Mutex<SlotAllocator>,
     residents: AtomicUsize,
+    running: Running,
+}
+
+/// The event that a worker runs, for whoever watches it: one more than the index of its code, and its beginning.
+#[derive(Debug, Default)]
+struct Running {
+    code: AtomicUsize,
+    since: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -152,7 +136,24 @@ impl WorkerShared {
             mailbox: Mailbox::default(),
             slots: Mutex::default(),
             residents: AtomicUsize::new(0),
+            running: Running::default(),
         }
+    }
+
+    /// The event that the worker runs now, and since when. May be a moment old, and the two may belong to successive
+    /// events: good enough to find a worker that is stuck.
+    pub fn running(&self) -> Option<(Code, Mono)> {
+        let index = self.running.code.load(Ordering::Relaxed).checked_sub(1)?;
+        let since = Mono::from_nanos(self.running.since.load(Ordering::Relaxed));
+        crate::code::at(index).map(|code| (code, since))
+    }
+
+    pub(crate) fn set_running(&self, event: Option<(Code, Mono)>) {
+        if let Some((_, since)) = event {
+            self.running.since.store(since.nanos(), Ordering::Relaxed);
+        }
+        let code = event.map_or(0, |(code, _)| code.index() + 1);
+        self.running.code.store(code, Ordering::Relaxed);
     }
 
     /// Residents alive or on their way; placement looks at it.

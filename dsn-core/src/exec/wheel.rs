@@ -143,15 +143,8 @@ impl<T> Wheel<T> {
         // A slot of a level above 0 needs attention when its range starts.
         let base =
             if level == 0 { self.current } else { (self.current + (1 << shift) - 1) >> shift };
-        for step in 0..SLOTS as u64 {
-            let position = base + step;
-            let slot = (position as usize) % SLOTS;
-            let word = self.occupied[level][slot / 64] >> (slot % 64);
-            if word & 1 == 1 {
-                return Some(position << shift);
-            }
-        }
-        None
+        let position = base + distance(&self.occupied[level], base as usize % SLOTS)?;
+        Some(position << shift)
     }
 
     fn next_stop(&self, target: u64) -> u64 {
@@ -257,6 +250,21 @@ impl<T> Wheel<T> {
     }
 }
 
+/// Steps from a slot to the next occupied one, going round; 0 when it is occupied itself.
+fn distance(occupied: &[u64; SLOTS / 64], from: usize) -> Option<u64> {
+    let (word, bit) = (from / 64, from % 64);
+    let here = occupied[word] >> bit;
+    if here != 0 {
+        return Some(u64::from(here.trailing_zeros()));
+    }
+    (1..=occupied.len()).find_map(|step| {
+        // What lies behind `from` in the last word has been looked at.
+        let behind = if step == occupied.len() { !(u64::MAX << bit) } else { u64::MAX };
+        let bits = occupied[(word + step) % occupied.len()] & behind;
+        (bits != 0).then(|| (step * 64 - bit) as u64 + u64::from(bits.trailing_zeros()))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,6 +273,19 @@ mod tests {
 
     fn ms(n: u64) -> Mono {
         Mono::from_nanos(n * TICK_NS)
+    }
+
+    #[test]
+    fn the_next_occupied_slot_is_found_all_the_way_round() {
+        for slot in 0..SLOTS {
+            let mut occupied = [0; SLOTS / 64];
+            assert_eq!(distance(&occupied, slot), None);
+            occupied[slot / 64] |= 1 << (slot % 64);
+            for from in 0..SLOTS {
+                let steps = (slot + SLOTS - from) % SLOTS;
+                assert_eq!(distance(&occupied, from), Some(steps as u64), "{from} to {slot}");
+            }
+        }
     }
 
     #[test]

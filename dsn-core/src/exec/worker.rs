@@ -82,6 +82,10 @@ pub(crate) struct WorkerCore {
     pub(crate) deferred: [VecDeque<Task>; 2],
     pub(crate) locals: Vec<(TypeId, Box<dyn Any>)>,
     outgoing: Vec<Vec<Task>>,
+    /// The event that runs, and its beginning.
+    running: Option<(Code, Mono)>,
+    /// Time that events within the running one have taken, which is not its own.
+    inner: Duration,
     trace: u64,
     ran: u64,
 }
@@ -104,30 +108,52 @@ impl WorkerCore {
         self.trace = mix64(self.trace ^ value);
     }
 
-    /// What happens before each event: counted, traced, shown to the toollets.
-    pub(crate) fn begin_event(&mut self, code: Code, enqueued: Mono, begun: Mono) {
+    /// What happens before each event: counted, traced, shown to the toollets. `enqueued` is zero for what waited in
+    /// no queue. Returns what [`Self::end_event`] wants back.
+    pub(crate) fn begin_event(&mut self, code: Code, enqueued: Mono, begun: Mono) -> Interrupted {
+        let outer = self.running.replace((code, begun));
+        let interrupted = Interrupted { event: outer, inner: std::mem::take(&mut self.inner) };
         self.node.note_sojourn(code, enqueued, begun);
         self.trace ^= begun.nanos();
         self.trace(code.name_hash());
         self.ran += 1;
+        self.shared.set_running(self.running);
         log::set_task(Some((code.name(), self.node.spec(code).stage.0)));
         if self.node.hooks_on() {
-            self.node.hooks().on_begin(&self.node, code, enqueued, begun);
+            let waited = match enqueued {
+                Mono::ZERO => Duration::ZERO,
+                enqueued => begun.saturating_since(enqueued),
+            };
+            self.node.hooks().on_begin(&self.node, code, waited, begun);
         }
+        interrupted
     }
 
-    /// What happens after each event: the clock is read, slow ones are named.
-    pub(crate) fn end_event(&mut self, code: Code, begun: Mono) {
+    /// What happens after each event: the clock is read, slow ones are named. Events within it are named themselves,
+    /// so that their time is not counted here.
+    pub(crate) fn end_event(&mut self, code: Code, begun: Mono, outer: Interrupted) {
         self.now = self.driver.now();
         let took = self.now.saturating_since(begun);
-        if took > self.config.slow_task {
-            tracing::warn!(code = code.name(), micros = took.as_micros() as u64, "slow task");
+        let own = took.saturating_sub(self.inner);
+        self.inner = outer.inner + took;
+        if own > self.config.slow_task {
+            self.node.count_slow();
+            tracing::warn!(code = code.name(), micros = own.as_micros() as u64, "slow task");
         }
         if self.node.hooks_on() {
-            self.node.hooks().on_end(&self.node, code, took);
+            self.node.hooks().on_end(&self.node, code, own);
         }
-        log::set_task(None);
+        self.running = outer.event;
+        self.shared.set_running(self.running);
+        let task = self.running.map(|(code, _)| (code.name(), self.node.spec(code).stage.0));
+        log::set_task(task);
     }
+}
+
+/// What an event interrupts.
+pub(crate) struct Interrupted {
+    event: Option<(Code, Mono)>,
+    inner: Duration,
 }
 
 /// What a turn leaves.
@@ -174,6 +200,8 @@ impl Worker {
             deferred: Default::default(),
             locals: Vec::new(),
             outgoing: (0..workers).map(|_| Vec::new()).collect(),
+            running: None,
+            inner: Duration::ZERO,
             trace: u64::from(id.0),
             ran: 0,
             config,
@@ -244,9 +272,9 @@ impl Worker {
     pub fn enter<R>(&mut self, code: Code, f: impl FnOnce(&mut Ctx<'_>) -> R) -> R {
         self.core.now = self.core.driver.now();
         let begun = self.core.now;
-        self.core.begin_event(code, Mono::ZERO, begun);
+        let outer = self.core.begin_event(code, Mono::ZERO, begun);
         let result = f(&mut Ctx { core: &mut self.core, current: None, code, deadline: None });
-        self.core.end_event(code, begun);
+        self.core.end_event(code, begun, outer);
         self.end_of_turn();
         result
     }
@@ -267,7 +295,7 @@ impl Worker {
         self.core.wheel.next_at()
     }
 
-    /// Closes every resident, on the way out.
+    /// Closes every resident and forgets every event that has not begun, on the way out.
     pub fn close_all(&mut self) {
         let all = self.core.home.all(self.core.shared.id);
         let mut ctx = Ctx { core: &mut self.core, current: None, code: &IO_READY, deadline: None };
@@ -275,6 +303,9 @@ impl Worker {
             ctx.close_raw(raw);
         }
         self.end_of_turn();
+        self.core.deferred.iter_mut().for_each(VecDeque::clear);
+        while self.core.runq.pop().is_some() {}
+        while self.core.shared.mailbox.pop().is_some() {}
     }
 
     fn take_mail(&mut self) {
@@ -291,16 +322,21 @@ impl Worker {
             let event = self.events[index];
             let owner = self.core.sockets.get(event.sock.0 as usize).copied().flatten();
             let Some((raw, token)) = owner else { continue };
-            let Some(mut resident) = self.core.home.take(raw) else { continue };
-            let mut ctx =
-                Ctx { core: &mut self.core, current: Some(raw), code: &IO_READY, deadline: None };
-            ctx.core.ran += 1;
-            log::set_task(Some((IO_READY.name(), ctx.core.node.spec(&IO_READY).stage.0)));
-            let outcome = catch_unwind(AssertUnwindSafe(|| resident.on_io(&mut ctx, event, token)));
-            match outcome {
-                Ok(()) => ctx.finish(raw, resident),
-                Err(panic) => Self::lost(&mut ctx, raw, &IO_READY, panic_text(&*panic)),
-            }
+            let begun = self.core.now;
+            let outer = self.core.begin_event(&IO_READY, Mono::ZERO, begun);
+            self.deliver_io(raw, event, token);
+            self.core.end_event(&IO_READY, begun, outer);
+        }
+    }
+
+    fn deliver_io(&mut self, raw: RawAddr, event: IoEvent, token: u64) {
+        let Some(mut resident) = self.core.home.take(raw) else { return };
+        let code = &IO_READY;
+        let mut ctx = Ctx { core: &mut self.core, current: Some(raw), code, deadline: None };
+        let outcome = catch_unwind(AssertUnwindSafe(|| resident.on_io(&mut ctx, event, token)));
+        match outcome {
+            Ok(()) => ctx.finish(raw, resident),
+            Err(panic) => Self::lost(&mut ctx, raw, code, panic_text(&*panic)),
         }
     }
 
@@ -320,13 +356,14 @@ impl Worker {
     fn run_one(&mut self, task: Task) {
         let begun = self.core.now;
         let code = task.code;
-        if task.deadline.is_some_and(|deadline| deadline < begun) {
+        let expired = task.deadline.is_some_and(|deadline| deadline < begun);
+        if expired && self.core.node.spec(code).drop_expired {
             self.core.node.count_expired(code);
             return;
         }
-        self.core.begin_event(code, task.enqueued, begun);
+        let outer = self.core.begin_event(code, task.enqueued, begun);
         self.deliver(task.target, code, task.deadline, task.run);
-        self.core.end_event(code, begun);
+        self.core.end_event(code, begun, outer);
     }
 
     fn deliver(
@@ -382,7 +419,10 @@ impl Worker {
         for _ in 0..DEFERRED_MAX {
             let [log, send] = &mut self.core.deferred;
             let Some(task) = log.pop_front().or_else(|| send.pop_front()) else { break };
+            let begun = self.core.now;
+            let outer = self.core.begin_event(task.code, Mono::ZERO, begun);
             self.deliver(task.target, task.code, None, task.run);
+            self.core.end_event(task.code, begun, outer);
         }
         for index in 0..self.core.outgoing.len() {
             if !self.core.outgoing[index].is_empty() {

@@ -39,6 +39,7 @@ mod json;
 mod percentile;
 mod prometheus;
 mod registry;
+mod runtime;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -48,6 +49,7 @@ pub use json::{Labels, json};
 pub use percentile::{KNOWN_PERCENTILES, Percentile, PercentileSnapshot};
 pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use registry::{ENTITIES_MAX, Entity, EntitySnapshot, MetricSnapshot, Registry, ValueSnapshot};
+pub use runtime::{QueueMetrics, RuntimeMetrics, watch_runtime};
 
 crate::options! {
     /// Metrics and how long they are kept.

@@ -44,6 +44,8 @@ pub struct Violation {
     pub step: u64,
 }
 
+impl std::error::Error for Violation {}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {:?} (step {}): {}", self.by, self.at, self.step, self.text)

@@ -95,6 +95,11 @@ impl Driver for SimDriver {
         self.call(|world, node, worker| world.writev(node, worker, sock, bufs))
     }
 
+    fn finish_writing(&mut self, sock: Sock) -> io::Result<()> {
+        self.alive()?;
+        self.call(|world, node, worker| world.finish_writing(node, worker, sock))
+    }
+
     fn close(&mut self, sock: Sock) {
         if self.alive().is_ok() {
             self.call(|world, node, worker| world.close(node, worker, sock));

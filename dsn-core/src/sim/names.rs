@@ -4,7 +4,7 @@
 use super::sim::Sim;
 use super::world::World;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 impl World {
     /// What a lookup on `node`'s pool finds.
@@ -13,6 +13,9 @@ impl World {
         self.spent += self.options.net.lookup.draw(rng);
         if let Ok(ip) = host.parse() {
             return Ok(vec![ip]);
+        }
+        if host == "localhost" {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into()]);
         }
         let said = self.names.get(host).cloned();
         let node = || self.nodes.iter().find(|node| node.name == host).map(|node| vec![node.ip]);

@@ -367,7 +367,12 @@ impl Sim {
         f: impl FnOnce(&mut Ctx<'_>) -> R,
     ) -> Option<R> {
         let process = self.nodes[id.index()].process.as_mut()?;
-        self.world.borrow_mut().spent = 0;
+        {
+            // It begins when the worker is free, as far as the worker's clock can tell.
+            let mut world = self.world.borrow_mut();
+            let busy = world.nodes[id.index()].workers[worker.index()].busy_until;
+            world.spent = busy.saturating_sub(world.now);
+        }
         let log = log::as_thread(process.node.log_label(), log::Thread::Worker(worker.0));
         let result = process.workers[worker.index()].enter(code, f);
         drop(log);
@@ -453,9 +458,7 @@ impl Sim {
                 worker.close_all();
             }
             let timers: usize = process.workers.iter().map(Worker::timers).sum();
-            let residents: usize = (0..process.node.worker_count())
-                .map(|index| process.node.worker(WorkerId(index as u16)).residents())
-                .sum();
+            let residents = process.node.residents();
             let sockets: usize = {
                 let world = self.world.borrow();
                 world.nodes[id.index()].workers.iter().map(|worker| worker.socks.len()).sum()

@@ -166,18 +166,20 @@ fn engine(node: &Node) -> String {
     let mut text = format!("{} ({})\n", node.name(), node.role());
     for index in 0..node.worker_count() {
         let worker = node.worker(crate::exec::WorkerId(index as u16));
+        let running = worker.running().map_or("-", |(code, _)| code.name());
         let _ = writeln!(
             text,
-            "worker {index}: {} residents, {} events in the mailbox",
+            "worker {index}: {} residents, {} events in the mailbox, runs {running}",
             worker.residents(),
             worker.mailbox.len()
         );
     }
     let _ = writeln!(
         text,
-        "events for residents that were gone {}, expired {}, residents lost to panics {}",
+        "events for residents that were gone {}, expired {}, slow {}, residents lost to panics {}",
         node.vanished(),
         node.expired(),
+        node.slow(),
         node.poisoned()
     );
     text

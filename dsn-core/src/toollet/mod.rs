@@ -3,17 +3,20 @@
 //! Switched at run time (`[core] toollets`, command `toollet`). With none on, a hook costs one relaxed load.
 
 mod commands;
+mod disk;
 mod injector;
 mod profiler;
 mod tracer;
 
 pub use commands::install;
+pub(crate) use disk::HookedDisk;
+pub use disk::{CODES, LPC_DISK_NAME, LPC_DISK_READ, LPC_DISK_SYNC, LPC_DISK_WRITE};
 pub use injector::{FaultRule, Injector};
 pub use profiler::{ProfileRow, Profiler};
 pub use tracer::{TraceRow, Tracer};
 
 use crate::code::Code;
-use crate::node::Node;
+use crate::node::{CodeSpec, Node};
 use crate::time::Mono;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -105,12 +108,13 @@ impl Hooks {
         true
     }
 
-    pub(crate) fn on_begin(&self, node: &Node, code: Code, enqueued: Mono, begun: Mono) {
+    /// An event begins that waited in queues for `waited`.
+    pub(crate) fn on_begin(&self, node: &Node, code: Code, waited: Duration, begun: Mono) {
         if self.has(Toollet::Profiler) && node.spec(code).profile {
-            self.profiler.begun(code, begun.saturating_since(enqueued));
+            self.profiler.begun(code, waited);
         }
         if self.has(Toollet::Tracer) && node.spec(code).trace {
-            self.tracer.record(code, "begin", begun, begun.saturating_since(enqueued));
+            self.tracer.record(code, "begin", begun, waited);
         }
     }
 
@@ -120,7 +124,19 @@ impl Hooks {
         }
     }
 
-    /// A message is about to be sent or handled; the RPC layer obeys the verdict.
+    /// An operation on a file has ended.
+    fn on_disk(&self, spec: &CodeSpec, code: Code, begun: Mono, took: Duration, ok: bool) {
+        if self.has(Toollet::Profiler) && spec.profile {
+            self.profiler.enqueued(code);
+            self.profiler.ended(code, took);
+        }
+        if self.has(Toollet::Tracer) && spec.trace {
+            let what = if ok { "done" } else { "failed" };
+            self.tracer.record(code, what, begun + took, took);
+        }
+    }
+
+    /// A message is about to be sent or handled, or an operation on a file begun; the caller obeys the verdict.
     pub fn on_message(&self, code: Code, roll: u64) -> Verdict {
         if self.has(Toollet::FaultInjector) {
             self.injector.roll(code, roll)

@@ -17,7 +17,7 @@ use crate::time::{Mono, Wall};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io::{self, IoSlice, Read, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -240,6 +240,10 @@ impl Driver for NativeDriver {
                 other => return other,
             }
         }
+    }
+
+    fn finish_writing(&mut self, sock: Sock) -> io::Result<()> {
+        self.stream(sock)?.shutdown(Shutdown::Write)
     }
 
     fn close(&mut self, sock: Sock) {

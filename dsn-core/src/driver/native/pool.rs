@@ -6,51 +6,55 @@ use crate::log::{Thread, set_thread};
 use crate::node::Node;
 use crate::stage::Executor;
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use parking_lot::Mutex;
 use std::io;
-use std::sync::{Arc, OnceLock, Weak};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Weak};
 
 /// The blocking pools of one node. Queues are bounded by stage admission and by one job per waiting resident.
+///
+/// Dropped, the threads end after what is queued; nobody waits for them here, because a job may never end.
 #[derive(Debug)]
 pub struct Pools {
     senders: Vec<Sender<BlockingJob>>,
-    node: OnceLock<Weak<Node>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    node: Weak<Node>,
 }
 
 impl Pools {
-    /// Starts the threads of `node`'s pools: `(name, threads)` each.
+    /// Starts the threads of `node`'s pools: `(name, threads)` each, at least one pool. Each thread drops its clone
+    /// of `alive` when it ends.
     ///
     /// # Errors
-    /// When a thread cannot be started.
+    /// When a thread cannot be started, or there is no pool.
     pub fn start(
         node: &Arc<Node>,
         pools: &[(String, usize)],
         clock: NativeClock,
+        alive: &Sender<()>,
     ) -> io::Result<Arc<Self>> {
+        if pools.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a node needs a blocking pool",
+            ));
+        }
         let mut senders = Vec::new();
-        let mut threads = Vec::new();
         for (name, count) in pools {
             let (sender, receiver) = unbounded::<BlockingJob>();
             senders.push(sender);
             for index in 0..(*count).max(1) {
                 let receiver = receiver.clone();
-                let node = Arc::downgrade(node);
-                let thread = std::thread::Builder::new()
-                    .name(format!("{name}-{index}"))
-                    .spawn(move || work(&receiver, &node, clock, index as u16))?;
-                threads.push(thread);
+                let (node, alive) = (Arc::downgrade(node), alive.clone());
+                std::thread::Builder::new().name(format!("{name}-{index}")).spawn(move || {
+                    let _alive = alive;
+                    work(&receiver, &node, clock, index as u16);
+                })?;
             }
         }
-        let slot = OnceLock::new();
-        let _ = slot.set(Arc::downgrade(node));
-        Ok(Arc::new(Self { senders, node: slot, threads: Mutex::new(threads) }))
+        Ok(Arc::new(Self { senders, node: Arc::downgrade(node) }))
     }
 
     /// Queues a job on its stage's pool.
     pub fn submit(&self, job: BlockingJob) {
-        let Some(node) = self.node.get().and_then(Weak::upgrade) else { return };
+        let Some(node) = self.node.upgrade() else { return };
         let stage = node.stage(job.stage());
         // A loop stage has no pool of its own: its blocking work goes to the last, longest-running one.
         let pool = match stage.executor() {
@@ -61,15 +65,6 @@ impl Pools {
         stage.job_submitted();
         if self.senders[pool].send(job).is_err() {
             tracing::error!(pool, "a blocking pool has ended");
-        }
-    }
-
-    /// Lets the threads end after what is queued, and waits for them.
-    pub fn join(self: Arc<Self>) {
-        let threads = std::mem::take(&mut *self.threads.lock());
-        drop(self);
-        for thread in threads {
-            let _ = thread.join();
         }
     }
 }

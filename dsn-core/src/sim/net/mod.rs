@@ -5,7 +5,7 @@
 //! as delay: a packet that meets a cut link is held, and goes on some time after the link is healed.
 //!
 //! [`socket`] is what a driver calls, [`deliver`] what happens at arrival times, [`link`] what faults do.
-//! Not simulated: congestion control, urgent data, half-closing by `shutdown`, simultaneous open.
+//! Not simulated: congestion control, urgent data, simultaneous open.
 
 mod deliver;
 mod link;
@@ -65,6 +65,8 @@ struct End {
     owner: Option<(u16, u32)>,
     /// It waits in its listener's backlog, or in an [`Accepted`](crate::driver::Accepted).
     kept: bool,
+    /// It has left its listener's backlog.
+    accepted: bool,
     local: SocketAddr,
     remote: SocketAddr,
     peer: Option<EndId>,
@@ -73,6 +75,8 @@ struct End {
     received: VecDeque<Bytes>,
     received_len: usize,
     fin: bool,
+    /// It has said that it will write no more.
+    finished: bool,
     error: Option<io::ErrorKind>,
     /// Bytes sent that the peer has not read, or whose acknowledgement has not come.
     unacked: usize,

@@ -132,8 +132,11 @@ impl World {
         self.take_fd(node)?;
         let next = self.net.listeners.get_mut(&key).and_then(|l| l.backlog.pop_front());
         let Some(end) = next else { return Err(ErrorKind::WouldBlock.into()) };
-        let peer = match self.net.get(end) {
-            Some(found) => found.remote,
+        let peer = match self.net.get_mut(end) {
+            Some(found) => {
+                found.accepted = true;
+                found.remote
+            }
             None => return Err(ErrorKind::ConnectionAborted.into()),
         };
         let life = self.nodes[usize::from(node)].life;
@@ -269,6 +272,7 @@ impl World {
                 return Err(ErrorKind::WouldBlock.into());
             }
             Phase::Dead => return Err(end.error.take().unwrap_or(ErrorKind::BrokenPipe).into()),
+            Phase::Established if end.finished => return Err(ErrorKind::BrokenPipe.into()),
             Phase::Established => {}
         }
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
@@ -316,6 +320,25 @@ impl World {
         self.send(peer, now, Kind::Data(data));
     }
 
+    pub(in crate::sim) fn finish_writing(
+        &mut self,
+        node: u16,
+        worker: u16,
+        sock: Sock,
+    ) -> io::Result<()> {
+        let id = self.stream(node, worker, sock)?;
+        let now = self.local();
+        let Some(end) = self.net.get_mut(id) else { return Err(ErrorKind::NotConnected.into()) };
+        if end.phase != Phase::Established {
+            return Err(ErrorKind::NotConnected.into());
+        }
+        let first = !std::mem::replace(&mut end.finished, true);
+        if let Some(peer) = end.peer.filter(|_| first) {
+            self.send(peer, now, Kind::Fin);
+        }
+        Ok(())
+    }
+
     pub(in crate::sim) fn close(&mut self, node: u16, worker: u16, sock: Sock) {
         let socks = &mut self.nodes[usize::from(node)].workers[usize::from(worker)].socks;
         let Some(entry) = socks.try_remove(sock.0 as usize) else { return };
@@ -345,7 +368,8 @@ impl World {
         }
     }
 
-    /// The kernel's part of closing: the peer gets the end of the stream, or a reset when something was not read.
+    /// The kernel's part of closing: the peer gets the end of the stream, or a reset when something was not read or
+    /// the connection was never accepted.
     pub(super) fn close_end(&mut self, id: EndId, now: u64) {
         let Some(end) = self.net.remove(id) else { return };
         if let Phase::Pending(port) = end.phase
@@ -354,8 +378,9 @@ impl World {
             listener.pending -= 1;
         }
         let Some(peer) = end.peer.filter(|_| end.phase != Phase::Dead) else { return };
-        let unread = end.received_len > 0 || end.phase != Phase::Established;
-        if !unread {
+        let waiting = end.kept && !end.accepted;
+        let unread = end.received_len > 0 || end.phase != Phase::Established || waiting;
+        if !unread && !end.finished {
             self.send(peer, now, Kind::Fin);
         }
         // Data that is still on its way here will find nobody.
@@ -409,6 +434,7 @@ pub(super) fn new_end(
         node,
         owner: None,
         kept: false,
+        accepted: false,
         local,
         remote,
         peer: None,
@@ -417,6 +443,7 @@ pub(super) fn new_end(
         received: VecDeque::new(),
         received_len: 0,
         fin: false,
+        finished: false,
         error: None,
         unacked: 0,
         blocked: false,

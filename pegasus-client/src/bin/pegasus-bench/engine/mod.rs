@@ -37,6 +37,8 @@ dsn_core::task_codes! {
     pub CODES;
     /// Phases, timeouts, reconnecting.
     pub LPC_BENCH_TICK: Compute, Common, "THREAD_POOL_DEFAULT";
+    /// The end of a turn: requests leave.
+    pub LPC_BENCH_FLUSH: Compute, Common, "THREAD_POOL_DEFAULT";
     /// Operations of the open loop that are due.
     pub LPC_BENCH_PACE: Compute, Common, "THREAD_POOL_DEFAULT";
     /// Questions about placement, and answers.

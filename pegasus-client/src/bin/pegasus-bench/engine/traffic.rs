@@ -1,6 +1,6 @@
 //! Sending operations and receiving answers.
 
-use super::{ERROR_PAUSE, Engine, Phase};
+use super::{ERROR_PAUSE, Engine, LPC_BENCH_FLUSH, Phase};
 use crate::args::Stop;
 use crate::conn::State;
 use crate::flights::Flight;
@@ -33,7 +33,7 @@ impl Engine {
         self.flush(ctx, index);
         if !self.dirty.is_empty() && !self.flush_asked {
             self.flush_asked = true;
-            ctx.defer(TurnPhase::Send, self.me, Self::flush_all);
+            ctx.defer(TurnPhase::Send, self.me, &LPC_BENCH_FLUSH, Self::flush_all);
         }
     }
 

@@ -10,24 +10,20 @@
 
 use crate::app::{AppError, AppFactory, NativeNode};
 use crate::code::{self, Code};
-use crate::config::{
-    AppOptions, Config, ConfigSchema, CoreOptions, Layout, Loader, RuntimeOptions, StageOptions,
-    TaskOptions, Tool, Variables,
-};
-use crate::disk::Disk;
+use crate::config::{AppOptions, Config, ConfigSchema, CoreOptions, Loader, Tool, Variables};
 use crate::driver::native::{NativeClock, OsDisk};
-use crate::exec::WorkerConfig;
-use crate::node::{CodeOverride, Node, NodeParts};
-use crate::rng::Rng;
-use crate::stage::{self, Executor, StagePlan};
+use crate::node::Node;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::Read;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+
+mod plan;
+mod wait;
+
+pub use plan::node_parts;
+use wait::Signals;
 
 /// One instance of an app, as the configuration wants it.
 #[derive(Clone, Debug)]
@@ -123,7 +119,11 @@ impl Program {
         }
     }
 
-    fn run(&self, arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, String> {
+    /// Runs the program with the given arguments, the program's name left out.
+    ///
+    /// # Errors
+    /// What made it impossible, for a person to read.
+    pub fn run(&self, arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode, String> {
         let arguments = parse(arguments)?;
         if arguments.help {
             println!(
@@ -176,7 +176,7 @@ impl Program {
             );
         }
         let log = crate::log::init(config).map_err(|error| error.to_string())?;
-        let mut signals = signal_stream()?;
+        let mut signals = Signals::install().map_err(|error| format!("signals: {error}"))?;
         let instances = instances(config, &core, only)?;
         if instances.is_empty() {
             return Err("no app to run: see [apps.*] and --app".to_owned());
@@ -191,8 +191,7 @@ impl Program {
             tracing::info!(node = node.node().name(), "started");
             running.push(node);
         }
-        wait(&mut signals, &running);
-        let mut orderly = true;
+        let mut orderly = signals.wait(&running, clock);
         while let Some(node) = running.pop() {
             orderly &= node.shutdown(core.shutdown_timeout);
         }
@@ -211,6 +210,7 @@ impl Program {
         let pools = parts.plan.pools.clone();
         let node = Node::new(parts).map_err(|error| error.to_string())?;
         crate::toollet::install(&node)?;
+        crate::metrics::watch_runtime(&node);
         let factory = make(instance).map_err(|error| error.to_string())?;
         NativeNode::start(node, &pools, clock, factory)
             .map_err(|error| format!("{}: {error}", instance.name))
@@ -272,7 +272,7 @@ pub fn instances(
             instances.push(AppInstance {
                 name: name.clone(),
                 index,
-                ports: options.ports.iter().map(|port| port.saturating_add(shift)).collect(),
+                ports: shifted(&name, &options.ports, shift)?,
                 data_dirs,
                 arguments: options.arguments.clone(),
                 config: config.clone(),
@@ -282,133 +282,12 @@ pub fn instances(
     Ok(instances)
 }
 
-/// What a node of `instance` is made of, for any driver.
-///
-/// # Errors
-/// A configuration that names unknown stages or codes.
-pub fn node_parts(
-    instance: &AppInstance,
-    disk: Arc<dyn Disk>,
-    seed: u64,
-) -> Result<NodeParts, String> {
-    let config = &instance.config;
-    let text = |error: crate::config::ConfigError| error.to_string();
-    let runtime: RuntimeOptions = config.section().map_err(text)?;
-    let stages: StageOptions = config.named(crate::config::DEFAULT_NAME).map_err(text)?;
-    let [high, common, low] = stages.priority_weights;
-    let port = instance.ports.first().map(|port| format!("@{port}")).unwrap_or_default();
-    Ok(NodeParts {
-        name: format!("{}{}{port}", instance.name, instance.index),
-        role: instance.name.clone(),
-        config: Some(config.clone()),
-        plan: stage_plan(config, &runtime)?,
-        worker: WorkerConfig {
-            turn_tasks: runtime.turn_tasks as usize,
-            turn_time: runtime.turn_time,
-            slow_task: runtime.slow_task,
-            weights: [low, common, high],
-        },
-        codes: code_overrides(config)?,
-        disk,
-        seed: Rng::new(seed).next_u64(),
+/// The ports of an instance.
+fn shifted(name: &str, ports: &[u16], shift: u16) -> Result<Vec<u16>, String> {
+    let shifted = ports.iter().map(|port| port.checked_add(shift)).collect::<Option<Vec<u16>>>();
+    shifted.ok_or_else(|| {
+        format!("[apps.{name}]: instance {} would listen above port 65535", u32::from(shift) + 1)
     })
-}
-
-fn code_overrides(config: &Config) -> Result<Vec<(String, CodeOverride)>, String> {
-    let mut overrides = Vec::new();
-    for (name, options) in config.all::<TaskOptions>().map_err(|error| error.to_string())? {
-        if name == crate::config::DEFAULT_NAME {
-            continue;
-        }
-        if code::find(&name).is_none() {
-            return Err(format!("[task.{name}]: no such task code"));
-        }
-        overrides.push((
-            name,
-            CodeOverride {
-                priority: options.priority,
-                stage: options.pool_code.clone(),
-                timeout: options
-                    .rpc_timeout_milliseconds
-                    .map(|millis| Duration::from_millis(u64::from(millis))),
-                drop_expired: Some(options.drop_expired),
-                trace: Some(options.is_trace),
-                profile: Some(options.is_profile),
-            },
-        ));
-    }
-    Ok(overrides)
-}
-
-/// Stages and threads from `[runtime]` and `[threadpool.*]` over the built-in plan.
-fn stage_plan(config: &Config, runtime: &RuntimeOptions) -> Result<StagePlan, String> {
-    let cores = match runtime.workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        workers => workers as usize,
-    };
-    let mut plan = match runtime.layout {
-        Layout::Auto => StagePlan::auto(cores),
-        Layout::Fused => StagePlan::with_layout(cores, stage::Layout::Fused),
-        Layout::Split => StagePlan::with_layout(cores, stage::Layout::Split),
-    };
-    for (name, options) in config.all::<StageOptions>().map_err(|error| error.to_string())? {
-        if name == crate::config::DEFAULT_NAME {
-            continue;
-        }
-        let Some(index) = plan.stages.iter().position(|stage| stage.name() == name) else {
-            let known: Vec<&str> = plan.stages.iter().map(|stage| stage.name()).collect();
-            return Err(format!("[threadpool.{name}]: no such stage; there are {known:?}"));
-        };
-        let executor = match plan.stages[index].executor().clone() {
-            Executor::Shared(pool) => {
-                let pool = match options.executor.as_str() {
-                    "" => pool,
-                    wanted => plan.pool(wanted),
-                };
-                if options.worker_count > 0 {
-                    plan.pools[pool].1 = options.worker_count as usize;
-                }
-                Executor::Shared(pool)
-            }
-            looped => looped,
-        };
-        plan.stages[index] =
-            stage::Stage::new(&name, executor, options.admit_delay, options.queue_limit as usize);
-    }
-    Ok(plan)
-}
-
-/// How often a waiting main thread looks whether its nodes still run.
-const LIVENESS_PERIOD: Duration = Duration::from_secs(1);
-
-fn signal_stream() -> Result<UnixStream, String> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let text = |error: std::io::Error| format!("signals: {error}");
-    let (ours, theirs) = UnixStream::pair().map_err(text)?;
-    for signal in [SIGTERM, SIGINT] {
-        let end = theirs.try_clone().map_err(text)?;
-        signal_hook::low_level::pipe::register(signal, end).map_err(text)?;
-    }
-    ours.set_read_timeout(Some(LIVENESS_PERIOD)).map_err(text)?;
-    Ok(ours)
-}
-
-/// Waits for a signal, or for a node that ended by itself.
-fn wait(signals: &mut UnixStream, running: &[NativeNode]) {
-    let mut byte = [0; 1];
-    loop {
-        match signals.read(&mut byte) {
-            Ok(_) => {
-                tracing::info!("a signal asks the process to end");
-                return;
-            }
-            Err(_) if running.iter().any(|node| node.node().is_stopped()) => {
-                tracing::error!("a node has ended by itself");
-                return;
-            }
-            Err(_) => {}
-        }
-    }
 }
 
 #[cfg(test)]
@@ -445,18 +324,8 @@ mod tests {
         assert_ne!(found[0].data_dirs, found[1].data_dirs);
         assert_eq!(instances(&config, &core, &["b".into()]).unwrap().len(), 1);
         assert!(instances(&config, &core, &["c".into()]).unwrap_err().contains("[apps.c]"));
-    }
-
-    #[test]
-    fn stages_follow_the_configuration() {
-        let config = config(
-            "[runtime]\nworkers = 2\n[threadpool.THREAD_POOL_SCAN]\nexecutor = \"scan\"\nworker_count = 3\n",
-        );
-        let plan = stage_plan(&config, &config.section().unwrap()).unwrap();
-        let scan = plan.stages.iter().find(|stage| stage.name() == stage::SCAN).unwrap();
-        let Executor::Shared(pool) = scan.executor() else { panic!("shared") };
-        assert_eq!(plan.pools[*pool], ("scan".to_owned(), 3));
-        let bad = self::config("[threadpool.THREAD_POOL_SCNA]\nworker_count = 3\n");
-        assert!(stage_plan(&bad, &bad.section().unwrap()).unwrap_err().contains("SCNA"));
+        let high = self::config("[apps.a]\ncount = 3\nports = [65534]\n");
+        let refused = instances(&high, &core, &[]).unwrap_err();
+        assert_eq!(refused, "[apps.a]: instance 3 would listen above port 65535");
     }
 }
