@@ -104,7 +104,9 @@ fn offload(
 ) {
     // It may wait long: it must not hold the buffer it arrived in.
     read.body = dsn_rpc::detach(&read.body);
-    let reader = match ctx.local::<ReadLocal>().reader {
+    // One that a panicking read has taken with it is replaced.
+    let known = ctx.local::<ReadLocal>().reader;
+    let reader = match known.filter(|reader| ctx.is_here(*reader)) {
         Some(reader) => reader,
         None => {
             let reader = ctx.spawn_here(|_, _| Reader);

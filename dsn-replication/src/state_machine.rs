@@ -215,7 +215,7 @@ pub trait StateMachineFactory: Send + Sync + 'static {
     ) -> Result<Arc<dyn StateMachine>, AppError>;
 
     /// The requests it serves.
-    fn codes(&self) -> &'static [StorageCode];
+    fn codes(&self) -> &[StorageCode];
 }
 
 /// Where a read is tried first.

@@ -1,25 +1,19 @@
 //! The client of a cluster and its tables, for threads of any kind.
 
 use bytes::Bytes;
-use dsn_rpc::host_port::HostPort;
-use std::sync::Arc;
+use dsn_replication::client::{self, Admin, Client, ClientError, ClientOptions, Pending, Request};
 use std::time::Duration;
 
-use crate::core::LPC_CLIENT_SUBMIT;
-use crate::embedded::Embedded;
-use crate::error::{ClientError, Reason};
-use crate::ops::{self, Check, Checked, Found, MultiGet, Record, Request, Ttl};
-use crate::options::ClientOptions;
-use crate::pending::{Pending, pending};
+use crate::ops::{self, Check, Checked, Found, MultiGet, Record, Ttl};
 use crate::scanner::{ScanOptions, Scanner};
-use crate::schema::partition_hash;
+use crate::schema::codes::RPC_RRDB_RRDB_CLEAR_SCANNER;
 use crate::schema::rrdb::{Mutate, MutateOperation};
+use crate::schema::{APP_TYPE, partition_hash};
 
 /// A cluster. Cheap to clone; all clones share one thread and one connection per server.
 #[derive(Clone, Debug)]
 pub struct PegasusClient {
-    options: Arc<ClientOptions>,
-    pub(crate) embedded: Arc<Embedded>,
+    client: Client,
 }
 
 impl PegasusClient {
@@ -28,11 +22,7 @@ impl PegasusClient {
     /// # Errors
     /// A meta server that is not named so, or none; or when its thread cannot be started.
     pub fn new<M: AsRef<str>>(metas: &[M]) -> Result<Self, ClientError> {
-        let named: Option<Vec<HostPort>> =
-            metas.iter().map(|meta| HostPort::parse(meta.as_ref())).collect();
-        let named = named
-            .ok_or_else(|| ClientError::new(Reason::Invalid("a meta server is named host:port")))?;
-        Self::with_options(ClientOptions::new(named))
+        Client::new(metas).map(|client| Self { client })
     }
 
     /// The same with settings.
@@ -40,58 +30,29 @@ impl PegasusClient {
     /// # Errors
     /// When its thread cannot be started or no meta server is given.
     pub fn with_options(options: ClientOptions) -> Result<Self, ClientError> {
-        if options.metas.is_empty() {
-            return Err(ClientError::new(Reason::Invalid("no meta server given")));
-        }
-        let embedded = Embedded::start(options.clone())
-            .map_err(|_| ClientError::new(Reason::Invalid("the client's thread does not start")))?;
-        Ok(Self { options: Arc::new(options), embedded: Arc::new(embedded) })
+        Client::with_options(options).map(|client| Self { client })
     }
 
     /// Its settings.
     pub fn options(&self) -> ClientOptions {
-        self.options.as_ref().clone()
+        self.client.options()
     }
 
     /// A table of the cluster. Whether it exists is seen at the first operation.
     pub fn table(&self, name: &str) -> Table {
-        Table { client: self.clone(), name: name.into(), timeout: None }
+        Table { table: self.client.table(name) }
     }
 
-    /// Sends one request; see [`crate::ops`].
-    pub fn send<T: Send + 'static>(
-        &self,
-        table: impl Into<Arc<str>>,
-        request: Request<T>,
-        timeout: Option<Duration>,
-    ) -> Pending<T> {
-        let (completer, outcome) = pending();
-        let table: Arc<str> = table.into();
-        // When the mailbox is full the completer is dropped with the closure, which ends the operation.
-        let _ = self.embedded.handle().post(
-            self.embedded.core(),
-            &LPC_CLIENT_SUBMIT,
-            move |core, ctx| {
-                let done = Box::new(move |_: &mut dsn_core::exec::Ctx<'_>, outcome| {
-                    completer.complete(outcome);
-                });
-                core.submit(ctx, table, request, timeout, done);
-            },
-        );
-        outcome
-    }
-
-    pub(crate) fn expire(&self, ttl: Ttl) -> i32 {
-        ttl.expire_ts(self.embedded.unix_seconds())
+    /// Operator calls.
+    pub fn admin(&self) -> Admin {
+        self.client.admin(APP_TYPE)
     }
 }
 
 /// A table. Blocking operations wait for their outcome; those called `start_...` give a [`Pending`].
 #[derive(Clone, Debug)]
 pub struct Table {
-    client: PegasusClient,
-    name: Arc<str>,
-    timeout: Option<Duration>,
+    table: client::Table,
 }
 
 type Outcome<T> = Result<T, ClientError>;
@@ -100,30 +61,29 @@ impl Table {
     /// The same table with another timeout for each operation.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
-        Self { timeout: Some(timeout), ..self.clone() }
+        Self { table: self.table.with_timeout(timeout) }
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.name
+        self.table.name()
     }
 
     /// The client it belongs to.
-    pub fn client(&self) -> &PegasusClient {
-        &self.client
+    pub fn client(&self) -> PegasusClient {
+        PegasusClient { client: self.table.client().clone() }
     }
 
     /// Starts any request.
     pub fn start<T: Send + 'static>(&self, request: Outcome<Request<T>>) -> Pending<T> {
         match request {
-            Ok(request) => self.client.send(self.name.clone(), request, self.timeout),
-            Err(mut error) => {
-                error.place.table = self.name.to_string();
-                let (completer, outcome) = pending();
-                completer.complete(Err(error));
-                outcome
-            }
+            Ok(request) => self.table.send(request),
+            Err(error) => self.table.refused(error),
         }
+    }
+
+    fn expire(&self, ttl: Ttl) -> i32 {
+        ttl.expire_ts(self.table.client().wall().unix_seconds())
     }
 
     /// Starts [`Table::set`].
@@ -134,7 +94,7 @@ impl Table {
         value: impl Into<Bytes>,
         ttl: Ttl,
     ) -> Pending<()> {
-        self.start(ops::put(hk, sk, value.into(), self.client.expire(ttl)))
+        self.start(ops::put(hk, sk, value.into(), self.expire(ttl)))
     }
 
     /// Sets a record.
@@ -208,7 +168,7 @@ impl Table {
         records: impl IntoIterator<Item = (Bytes, Bytes)>,
         ttl: Ttl,
     ) -> Outcome<()> {
-        self.start(ops::multi_put(hk, records, self.client.expire(ttl))).wait()
+        self.start(ops::multi_put(hk, records, self.expire(ttl))).wait()
     }
 
     /// Reads several records of one hash key.
@@ -284,7 +244,7 @@ impl Table {
         value: impl Into<Bytes>,
         ttl: Ttl,
     ) -> Outcome<Checked> {
-        let expire = self.client.expire(ttl);
+        let expire = self.expire(ttl);
         self.start(ops::check_and_set(hk, check, sort_key, value.into(), expire)).wait()
     }
 
@@ -303,7 +263,7 @@ impl Table {
 
     /// One part of [`Table::check_and_mutate`] that puts.
     pub fn mutate_put(&self, sort_key: Bytes, value: Bytes, ttl: Ttl) -> Mutate {
-        let set_expire_ts_seconds = self.client.expire(ttl);
+        let set_expire_ts_seconds = self.expire(ttl);
         Mutate { operation: MutateOperation::Put, sort_key, value, set_expire_ts_seconds }
     }
 
@@ -317,30 +277,18 @@ impl Table {
     /// # Errors
     /// See [`ClientError`].
     pub fn partition_count(&self) -> Outcome<i32> {
-        let (completer, outcome) = pending();
-        let (table, timeout) = (self.name.clone(), self.timeout);
-        let embedded = &self.client.embedded;
-        let _ = embedded.handle().post(embedded.core(), &LPC_CLIENT_SUBMIT, move |core, ctx| {
-            let done = Box::new(move |_: &mut dsn_core::exec::Ctx<'_>, outcome| {
-                completer.complete(outcome);
-            });
-            core.partition_count(ctx, table, timeout, done);
-        });
-        outcome.wait()
+        self.table.partition_count()
     }
 
     /// Lets a server forget a scan.
     pub(crate) fn end_scan(&self, partition: i32, context: i64) {
-        let (table, embedded) = (self.name.clone(), &self.client.embedded);
-        let _ = embedded.handle().post(embedded.core(), &LPC_CLIENT_SUBMIT, move |core, ctx| {
-            core.end_scan(ctx, &table, partition, context);
-        });
+        self.table.tell(partition, &RPC_RRDB_RRDB_CLEAR_SCANNER, context);
     }
 
     /// Scans the records of one hash key in order of sort key, from `start` to `stop` (empty: to the end).
     ///
     /// # Errors
-    /// [`Reason::Key`] when the hash key is too long.
+    /// [`Reason::Invalid`](crate::Reason::Invalid) when the hash key is too long.
     pub fn scan(
         &self,
         hk: &[u8],

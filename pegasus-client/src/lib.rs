@@ -2,27 +2,17 @@
 
 #![forbid(unsafe_code)]
 
-pub mod admin;
 mod client;
-pub mod core;
-mod embedded;
-mod error;
-mod meta;
-mod operation;
 pub mod ops;
-mod options;
-mod pending;
-mod routes;
 mod scanner;
 pub mod schema;
 
-pub use admin::{Admin, TableSpec};
 pub use client::{PegasusClient, Table};
-pub use core::{ClientCore, MAX_PENDING};
-pub use error::{ClientError, Place, Reason};
-pub use ops::{Check, Checked, Found, Kind, MultiGet, Ttl};
-pub use options::ClientOptions;
-pub use pending::Pending;
+pub use dsn_replication::client::{
+    Admin, ClientCore, ClientError, ClientOptions, Kind, MAX_PENDING, Pending, Place, Reason,
+    TableSpec,
+};
+pub use ops::{Check, Checked, Found, MultiGet, Ttl};
 pub use scanner::{ScanOptions, Scanner};
 
 /// The page of the library; its code is compiled with the tests.

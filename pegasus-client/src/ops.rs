@@ -3,13 +3,12 @@
 //! One function per operation makes a [`Request`]; the blocking, callback and future forms of the client all send
 //! the same value.
 
-use bytes::{Bytes, BytesMut};
-use dsn_core::code::Code;
-use dsn_rpc::thrift::{ARGUMENT_ID, Decode, Encode, List, decode_wrapped, encode_wrapped};
+use bytes::Bytes;
+use dsn_replication::client::{ClientError, Kind, Reason, Request, Target};
+use dsn_rpc::thrift::List;
 
-use crate::error::{ClientError, Reason};
 use crate::schema::codes;
-use crate::schema::key::encode_key;
+use crate::schema::key::{KeyError, encode_key};
 use crate::schema::rrdb::{
     BatchGetRequest, BatchGetResponse, CasCheckType, CheckAndMutateRequest, CheckAndMutateResponse,
     CheckAndSetRequest, CheckAndSetResponse, CountResponse, FilterType, FullKey, GetScannerRequest,
@@ -19,85 +18,30 @@ use crate::schema::rrdb::{
 };
 use crate::schema::{partition_hash, time};
 
-/// Where an operation goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// To the partition of a record.
-    Record {
-        /// CRC-64 that decides the partition.
-        hash: u64,
-        /// For error messages.
-        hash_key: Bytes,
-    },
-    /// To a partition by index.
-    Partition(i32),
-}
-
-type Parse<T> = Box<dyn FnOnce(&Bytes) -> Result<T, Reason> + Send>;
-
-/// How an operation may be repeated, and how long one attempt may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Doing it twice could be seen: tried again only when the last attempt certainly did nothing.
-    Write,
-    /// Answered at once or not at all: another server is looked for before the operation's time is over.
-    Read,
-    /// May take long: an attempt has all the time that the operation has.
-    RangeRead,
-}
-
-/// One operation, ready to be sent.
-pub struct Request<T> {
-    pub(crate) target: Target,
-    pub(crate) code: Code,
-    /// The wrapped argument.
-    pub(crate) body: Bytes,
-    pub(crate) kind: Kind,
-    pub(crate) parse: Parse<T>,
-}
-
-impl<T> std::fmt::Debug for Request<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request").field("code", &self.code).field("target", &self.target).finish()
-    }
-}
-
-fn body<T: Encode>(value: &T) -> Bytes {
-    let mut out = BytesMut::with_capacity(128);
-    encode_wrapped(value, ARGUMENT_ID, &mut out);
-    out.freeze()
-}
-
-fn request<Q: Encode, A: Decode, T>(
-    target: Target,
-    code: Code,
-    argument: &Q,
-    kind: Kind,
-    parse: impl FnOnce(A) -> Result<T, Reason> + Send + 'static,
-) -> Request<T> {
-    Request {
-        target,
-        code,
-        body: body(argument),
-        kind,
-        parse: Box::new(move |answer| parse(decode_wrapped(answer).map_err(Reason::Decode)?)),
-    }
+/// A status of the storage engine that is a failure.
+pub(crate) fn failed(error: i32) -> Reason {
+    Reason::Status { code: error, name: status::name(error) }
 }
 
 fn ok(error: i32) -> Result<(), Reason> {
-    if error == status::OK { Ok(()) } else { Err(Reason::Storage(error)) }
+    if error == status::OK { Ok(()) } else { Err(failed(error)) }
+}
+
+/// A key that cannot be used.
+pub(crate) fn invalid(error: KeyError) -> ClientError {
+    ClientError::invalid(error.to_string())
 }
 
 fn record(hash_key: &[u8], sort_key: &[u8]) -> Result<(Target, Bytes), ClientError> {
-    let key = encode_key(hash_key, sort_key).map_err(ClientError::new)?;
+    let key = encode_key(hash_key, sort_key).map_err(invalid)?;
     let hash = partition_hash::of_record(hash_key, sort_key);
-    Ok((Target::Record { hash, hash_key: Bytes::copy_from_slice(hash_key) }, key))
+    Ok((Target::Key { hash, key: Bytes::copy_from_slice(hash_key) }, key))
 }
 
 /// Operations on many records address the hash key alone, which must not be empty.
-fn hash_only(hash_key: &[u8]) -> Result<Target, ClientError> {
+pub(crate) fn hash_only(hash_key: &[u8]) -> Result<Target, ClientError> {
     if hash_key.is_empty() {
-        return Err(ClientError::new(Reason::Invalid("the hash key must not be empty here")));
+        return Err(ClientError::invalid("the hash key must not be empty here"));
     }
     Ok(record(hash_key, b"")?.0)
 }
@@ -130,40 +74,48 @@ pub fn put(hk: &[u8], sk: &[u8], value: Bytes, expire_ts: i32) -> Result<Request
     let (target, key) = record(hk, sk)?;
     let argument =
         UpdateRequest { key, value, expire_ts_seconds: expire_ts, ..UpdateRequest::default() };
-    Ok(request(target, &codes::RPC_RRDB_RRDB_PUT, &argument, Kind::Write, |a: UpdateResponse| {
-        ok(a.error)
-    }))
+    Ok(Request::new(
+        target,
+        &codes::RPC_RRDB_RRDB_PUT,
+        &argument,
+        Kind::Write,
+        |a: UpdateResponse| ok(a.error),
+    ))
 }
 
 /// Removes a record; removing an absent one succeeds.
 pub fn remove(hk: &[u8], sk: &[u8]) -> Result<Request<()>, ClientError> {
     let (target, key) = record(hk, sk)?;
-    Ok(request(target, &codes::RPC_RRDB_RRDB_REMOVE, &key, Kind::Write, |a: UpdateResponse| {
-        ok(a.error)
-    }))
+    Ok(Request::new(
+        target,
+        &codes::RPC_RRDB_RRDB_REMOVE,
+        &key,
+        Kind::Write,
+        |a: UpdateResponse| ok(a.error),
+    ))
 }
 
 /// Reads a record.
 pub fn get(hk: &[u8], sk: &[u8]) -> Result<Request<Option<Bytes>>, ClientError> {
     let (target, key) = record(hk, sk)?;
-    Ok(request(target, &codes::RPC_RRDB_RRDB_GET, &key, Kind::Read, |a: ReadResponse| {
-        match a.error {
-            status::OK => Ok(Some(a.value)),
-            status::NOT_FOUND => Ok(None),
-            error => Err(Reason::Storage(error)),
-        }
+    Ok(Request::new(target, &codes::RPC_RRDB_RRDB_GET, &key, Kind::Read, |a: ReadResponse| match a
+        .error
+    {
+        status::OK => Ok(Some(a.value)),
+        status::NOT_FOUND => Ok(None),
+        error => Err(failed(error)),
     }))
 }
 
 /// Seconds a record has left: `None` when there is no such record, `Some(None)` when it lives for ever.
 pub fn ttl(hk: &[u8], sk: &[u8]) -> Result<Request<Option<Option<u32>>>, ClientError> {
     let (target, key) = record(hk, sk)?;
-    Ok(request(target, &codes::RPC_RRDB_RRDB_TTL, &key, Kind::Read, |a: TtlResponse| {
-        match a.error {
-            status::OK => Ok(Some(u32::try_from(a.ttl_seconds).ok())),
-            status::NOT_FOUND => Ok(None),
-            error => Err(Reason::Storage(error)),
-        }
+    Ok(Request::new(target, &codes::RPC_RRDB_RRDB_TTL, &key, Kind::Read, |a: TtlResponse| match a
+        .error
+    {
+        status::OK => Ok(Some(u32::try_from(a.ttl_seconds).ok())),
+        status::NOT_FOUND => Ok(None),
+        error => Err(failed(error)),
     }))
 }
 
@@ -171,9 +123,13 @@ pub fn ttl(hk: &[u8], sk: &[u8]) -> Result<Request<Option<Option<u32>>>, ClientE
 pub fn incr(hk: &[u8], sk: &[u8], by: i64, expire_ts: i32) -> Result<Request<i64>, ClientError> {
     let (target, key) = record(hk, sk)?;
     let argument = IncrRequest { key, increment: by, expire_ts_seconds: expire_ts };
-    Ok(request(target, &codes::RPC_RRDB_RRDB_INCR, &argument, Kind::Write, |a: IncrResponse| {
-        ok(a.error).map(|()| a.new_value)
-    }))
+    Ok(Request::new(
+        target,
+        &codes::RPC_RRDB_RRDB_INCR,
+        &argument,
+        Kind::Write,
+        |a: IncrResponse| ok(a.error).map(|()| a.new_value),
+    ))
 }
 
 /// Sets several records of one hash key in one step.
@@ -190,7 +146,7 @@ pub fn multi_put(
         kvs: kvs.collect(),
         expire_ts_seconds: expire_ts,
     };
-    Ok(request(
+    Ok(Request::new(
         target,
         &codes::RPC_RRDB_RRDB_MULTI_PUT,
         &argument,
@@ -210,7 +166,7 @@ pub fn multi_remove(
         sort_keys: sort_keys.into_iter().collect(),
         max_count: 0,
     };
-    Ok(request(
+    Ok(Request::new(
         target,
         &codes::RPC_RRDB_RRDB_MULTI_REMOVE,
         &argument,
@@ -290,7 +246,7 @@ pub fn multi_get(hk: &[u8], what: &MultiGet) -> Result<Request<Found>, ClientErr
         sort_key_filter_pattern: what.pattern.clone(),
         reverse: what.reverse,
     };
-    Ok(request(
+    Ok(Request::new(
         target,
         &codes::RPC_RRDB_RRDB_MULTI_GET,
         &argument,
@@ -299,7 +255,7 @@ pub fn multi_get(hk: &[u8], what: &MultiGet) -> Result<Request<Found>, ClientErr
             let complete = match a.error {
                 status::OK => true,
                 status::INCOMPLETE => false,
-                error => return Err(Reason::Storage(error)),
+                error => return Err(failed(error)),
             };
             Ok(Found { records: a.kvs.iter().map(|kv| (kv.key, kv.value)).collect(), complete })
         },
@@ -315,7 +271,7 @@ pub fn batch_get(partition: i32, keys: Vec<(Bytes, Bytes)>) -> Request<Vec<Recor
         keys.into_iter().map(|(hash_key, sort_key)| FullKey { hash_key, sort_key }).collect();
     let argument = BatchGetRequest { keys };
     let target = Target::Partition(partition);
-    request(
+    Request::new(
         target,
         &codes::RPC_RRDB_RRDB_BATCH_GET,
         &argument,
@@ -331,14 +287,14 @@ pub fn batch_get(partition: i32, keys: Vec<(Bytes, Bytes)>) -> Request<Vec<Recor
 pub fn sortkey_count(hk: &[u8]) -> Result<Request<u64>, ClientError> {
     let target = hash_only(hk)?;
     let argument = Bytes::copy_from_slice(hk);
-    Ok(request(
+    Ok(Request::new(
         target,
         &codes::RPC_RRDB_RRDB_SORTKEY_COUNT,
         &argument,
         Kind::RangeRead,
         |a: CountResponse| {
             ok(a.error)?;
-            u64::try_from(a.count).map_err(|_| Reason::Storage(status::TIMED_OUT))
+            u64::try_from(a.count).map_err(|_| failed(status::TIMED_OUT))
         },
     ))
 }
@@ -367,7 +323,7 @@ fn checked(error: i32, exist: bool, value: Bytes) -> Result<Checked, Reason> {
     let done = match error {
         status::OK => true,
         status::TRY_AGAIN => false,
-        error => return Err(Reason::Storage(error)),
+        error => return Err(failed(error)),
     };
     Ok(Checked { done, value: exist.then_some(value) })
 }
@@ -392,7 +348,7 @@ pub fn check_and_set(
         set_expire_ts_seconds: expire_ts,
         return_check_value: true,
     };
-    Ok(request(
+    Ok(Request::new(
         target,
         &codes::RPC_RRDB_RRDB_CHECK_AND_SET,
         &argument,
@@ -416,7 +372,7 @@ pub fn check_and_mutate(
         mutate_list: mutations.into(),
         return_check_value: true,
     };
-    Ok(request(
+    Ok(Request::new(
         target,
         &codes::RPC_RRDB_RRDB_CHECK_AND_MUTATE,
         &argument,
@@ -441,13 +397,13 @@ fn batch(a: ScanResponse) -> Result<Batch, Reason> {
         status::OK => false,
         // The context is gone, or the time limit ended the batch without one.
         status::NOT_FOUND | status::INCOMPLETE => true,
-        error => return Err(Reason::Storage(error)),
+        error => return Err(failed(error)),
     };
     Ok(Batch { rows: a.kvs.to_vec(), context: a.context_id, reopen })
 }
 
 pub(crate) fn get_scanner(partition: i32, argument: &GetScannerRequest) -> Request<Batch> {
-    request(
+    Request::new(
         Target::Partition(partition),
         &codes::RPC_RRDB_RRDB_GET_SCANNER,
         argument,
@@ -458,7 +414,7 @@ pub(crate) fn get_scanner(partition: i32, argument: &GetScannerRequest) -> Reque
 
 pub(crate) fn scan(partition: i32, context_id: i64) -> Request<Batch> {
     let argument = ScanRequest { context_id };
-    request(
+    Request::new(
         Target::Partition(partition),
         &codes::RPC_RRDB_RRDB_SCAN,
         &argument,

@@ -5,12 +5,11 @@
 //! the last record seen; it then shows newer data than before.
 
 use bytes::Bytes;
+use dsn_replication::client::{ClientError, Completer, Pending, Place as ErrorPlace, pending};
 use std::collections::VecDeque;
 
 use crate::client::Table;
-use crate::error::{ClientError, Place as ErrorPlace, Reason};
 use crate::ops::{self, Batch, Record};
-use crate::pending::{Completer, Pending, pending};
 use crate::schema::key::{SCAN_START, SCAN_STOP, encode_key, next_of_hash_key, split_key};
 use crate::schema::partition_hash;
 use crate::schema::rrdb::{FilterType, GetScannerRequest, KeyValue, scan_context, status};
@@ -110,17 +109,17 @@ impl Scanner {
         stop: &[u8],
         options: &ScanOptions,
     ) -> Result<Self, ClientError> {
-        let wrong = |reason| ClientError { reason, place: ErrorPlace::of_table(table.name()) };
-        if hash_key.is_empty() {
-            return Err(wrong(Reason::Invalid("the hash key must not be empty here")));
-        }
+        let here =
+            |error: ClientError| ClientError { place: ErrorPlace::of_table(table.name()), ..error };
+        let wrong = |error| here(ops::invalid(error));
+        ops::hash_only(hash_key).map_err(here)?;
         let mut request = Self::request(options);
-        request.start_key = encode_key(hash_key, start).map_err(|error| wrong(error.into()))?;
+        request.start_key = encode_key(hash_key, start).map_err(wrong)?;
         if stop.is_empty() {
-            request.stop_key = next_of_hash_key(hash_key).map_err(|error| wrong(error.into()))?;
+            request.stop_key = next_of_hash_key(hash_key).map_err(wrong)?;
             request.stop_inclusive = false;
         } else {
-            request.stop_key = encode_key(hash_key, stop).map_err(|error| wrong(error.into()))?;
+            request.stop_key = encode_key(hash_key, stop).map_err(wrong)?;
         }
         request.validate_partition_hash = Some(false);
         let hash = partition_hash::of_record(hash_key, start);
@@ -212,7 +211,7 @@ impl Scanner {
             self.reopened += 1;
             if self.reopened > REOPEN_MAX {
                 let place = ErrorPlace::of_table(self.table.name());
-                return Err(ClientError { reason: Reason::Storage(status::INCOMPLETE), place });
+                return Err(ClientError { reason: ops::failed(status::INCOMPLETE), place });
             }
         } else {
             self.reopened = 0;
@@ -238,7 +237,7 @@ impl Scanner {
 }
 
 fn record(row: &KeyValue) -> Result<Record, ClientError> {
-    let (hash_key, sort_key) = split_key(&row.key).map_err(ClientError::new)?;
+    let (hash_key, sort_key) = split_key(&row.key).map_err(ops::invalid)?;
     Ok((row.key.slice_ref(hash_key), row.key.slice_ref(sort_key), row.value.clone()))
 }
 

@@ -29,6 +29,7 @@ use dsn_replication::state_machine::{
 use dsn_replication::wire::config::AppInfo;
 use dsn_rpc::thrift::Text;
 use parking_lot::Mutex;
+use pegasus_client::schema::APP_TYPE;
 
 use crate::codes::STORAGE_CODES;
 use crate::engine::checkpoints::{Checkpoint, Checkpoints, Progress, ReservePolicy};
@@ -41,9 +42,6 @@ use crate::options::{EngineKind, StorageOptions};
 use crate::read::ReadService;
 use crate::settings::TableSettings;
 use crate::write::WriteService;
-
-/// The app type of tables that this app serves; last part of the names of replica directories.
-pub const APP_TYPE: &str = "pegasus";
 
 const DATA_DIR: &str = "data";
 const ENGINE_DIR: &str = "rdb";
@@ -309,7 +307,7 @@ impl StateMachineFactory for StorageAppFactory {
         Ok(Arc::new(app))
     }
 
-    fn codes(&self) -> &'static [StorageCode] {
+    fn codes(&self) -> &[StorageCode] {
         &STORAGE_CODES
     }
 }

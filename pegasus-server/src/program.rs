@@ -4,18 +4,15 @@ use crate::options::StorageOptions;
 use crate::replica_app::replica_app;
 use crate::settings::ENV_RULES;
 use dsn_core::boot::Program;
-use dsn_core::config::{ConfigSchema, core_schema};
+use dsn_core::config::ConfigSchema;
 use dsn_replication::meta::envs::EnvRules;
 use dsn_replication::meta::meta_app;
-use dsn_rpc::RpcOptions;
+use dsn_replication::server;
 use std::sync::Arc;
 
 /// Every section that may stand in a configuration of pegasus-server.
 pub fn schema() -> ConfigSchema {
-    core_schema()
-        .section::<RpcOptions>()
-        .merge(&dsn_replication::options::schema())
-        .section::<StorageOptions>()
+    server::schema().section::<StorageOptions>()
 }
 
 /// The commit that this was built from; run.sh says so.
@@ -28,20 +25,13 @@ pub fn env_rules() -> EnvRules {
 
 /// pegasus-server.
 pub fn program() -> Program {
+    let mut codes = server::codes();
+    codes.push(pegasus_client::schema::codes::CODES);
     Program {
         name: "pegasus-server",
         version: format!("{}+{}", env!("CARGO_PKG_VERSION"), COMMIT.unwrap_or("unknown")),
         schema: schema(),
-        codes: vec![
-            dsn_rpc::CODES,
-            dsn_replication::codes::CODES,
-            dsn_replication::host::CODES,
-            dsn_replication::stub::CODES,
-            dsn_replication::worker_log::CODES,
-            dsn_replication::meta_link::CODES,
-            dsn_replication::meta::server::CODES,
-            pegasus_client::schema::codes::CODES,
-        ],
+        codes,
         apps: vec![
             ("meta", Arc::new(|instance| meta_app(instance, env_rules()))),
             ("replica", Arc::new(replica_app)),

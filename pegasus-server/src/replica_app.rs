@@ -1,171 +1,29 @@
-//! The role `replica`: the stub over the storage app, on one port.
+//! The role `replica`: a replica server whose state machines are storage apps.
 
 use crate::app::StorageAppFactory;
 use crate::options::StorageOptions;
-use dsn_core::app::{AppError, AppFactory, AppHost, ServiceApp};
+use dsn_core::app::{AppError, AppFactory};
 use dsn_core::boot::AppInstance;
-use dsn_core::exec::{Addr, Ctx};
-use dsn_replication::failure_detector::Timing;
-use dsn_replication::log::{Durability, LogOptions};
-use dsn_replication::meta_link::MetaLinkOptions;
-use dsn_replication::options::{LogDurability, MetaServerOptions, ReplicationOptions};
-use dsn_replication::replica::CoreOptions;
-use dsn_replication::stub::{LPC_STUB_EVENT, ReplicaStub, StubOptions};
-use dsn_rpc::host_port::HostPort;
-use dsn_rpc::{Rpc, RpcOptions, ServiceTable};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use dsn_replication::replica_app::MakeFactory;
+use dsn_replication::state_machine::StateMachineFactory;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// What a replica server is made of.
-#[derive(Clone, Debug)]
-pub struct ReplicaAppOptions {
-    /// Where it listens.
-    pub listen: SocketAddr,
-    /// Meta servers, by name or address.
-    pub metas: Vec<HostPort>,
-    /// One for each disk.
-    pub data_dirs: Vec<PathBuf>,
-    /// `[replication]`.
-    pub replication: ReplicationOptions,
-    /// `[network]`.
-    pub rpc: RpcOptions,
-    /// `[pegasus.server]`.
-    pub storage: StorageOptions,
-}
-
-/// A replica server.
-#[derive(Debug)]
-pub struct ReplicaApp {
-    options: ReplicaAppOptions,
-    stub: Option<Addr<ReplicaStub>>,
-    rpc: Option<Rpc>,
-}
-
-impl ReplicaAppOptions {
-    /// The options of an instance of the configuration.
-    ///
-    /// # Errors
-    /// A missing port, or meta servers that are not of the form `host:port`.
-    pub fn new(instance: &AppInstance) -> Result<Self, AppError> {
-        let config = &instance.config;
-        let text = |error: dsn_core::config::ConfigError| AppError(error.to_string());
-        let name = &instance.name;
-        let port = instance.ports.first().copied();
-        let port = port.ok_or_else(|| AppError(format!("[apps.{name}] ports: none is given")))?;
-        let meta: MetaServerOptions = config.section().map_err(text)?;
-        let mut metas = Vec::new();
-        for server in &meta.server_list {
-            let name = HostPort::parse(server).ok_or_else(|| {
-                AppError(format!("[meta_server] server_list: {server}: not of the form host:port"))
-            })?;
-            metas.push(name);
-        }
-        if metas.is_empty() {
-            return Err(AppError("[meta_server] server_list: no meta server is given".to_owned()));
-        }
-        Ok(Self {
-            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
-            metas,
-            data_dirs: instance.data_dirs.clone(),
-            replication: config.section().map_err(text)?,
-            rpc: config.section().map_err(text)?,
-            storage: config.section().map_err(text)?,
-        })
-    }
-
-    fn stub_options(&self) -> Result<StubOptions, AppError> {
-        let replication = &self.replication;
-        let timing = Timing::new(replication).map_err(|error| AppError(error.to_string()))?;
-        let millis = |value: u32| Duration::from_millis(u64::from(value));
-        Ok(StubOptions {
-            data_dirs: self.data_dirs.clone(),
-            log: LogOptions {
-                segment_bytes: u64::from(replication.log_private_file_size_mb) << 20,
-                durability: match replication.log_durability {
-                    LogDurability::Os => Durability::Os,
-                    LogDurability::GroupSync => Durability::GroupSync,
-                    LogDurability::IntervalSync => Durability::IntervalSync,
-                },
-                sync_interval: millis(replication.log_sync_interval_ms),
-                ..LogOptions::default()
-            },
-            core: CoreOptions {
-                window: replication.staleness_for_commit as usize,
-                queue_bytes: replication.max_queued_write_bytes.as_usize(),
-                batching: !replication.batch_write_disabled,
-            },
-            max_write_bytes: replication.max_allowed_write_size.as_usize(),
-            min_members: replication.mutation_2pc_min_replica_count,
-            checkpoint_interval: Duration::from_secs(u64::from(
-                replication.checkpoint_interval_seconds,
-            )),
-            link: MetaLinkOptions {
-                metas: self.metas.clone(),
-                me: self.listen,
-                timing,
-                sync_interval: millis(replication.config_sync_interval_ms),
-            },
-        })
-    }
+/// Makes storage apps with these options.
+pub fn storage_apps(storage: StorageOptions) -> MakeFactory {
+    Box::new(move |ctx, listen| {
+        let registry = ctx.node().metrics().clone();
+        let factory = StorageAppFactory::new(storage, registry, &listen.to_string(), 0)
+            .map_err(|error| AppError(error.to_string()))?;
+        let factory: Arc<dyn StateMachineFactory> = Arc::new(factory);
+        Ok(factory)
+    })
 }
 
 /// The factory of a replica server for an instance of the configuration.
 ///
 /// # Errors
-/// See [`ReplicaAppOptions::new`].
+/// A section that cannot be read, a missing port, or meta servers that cannot be resolved.
 pub fn replica_app(instance: &AppInstance) -> Result<AppFactory, AppError> {
-    let options = ReplicaAppOptions::new(instance)?;
-    Ok(Box::new(move || Box::new(ReplicaApp::new(options))))
-}
-
-impl ReplicaApp {
-    /// A replica server that has not been started.
-    pub fn new(options: ReplicaAppOptions) -> Self {
-        Self { options, stub: None, rpc: None }
-    }
-}
-
-impl ServiceApp for ReplicaApp {
-    fn start(&mut self, ctx: &mut Ctx<'_>, _me: Addr<AppHost>) -> Result<(), AppError> {
-        let listen = self.options.listen;
-        let registry = ctx.node().metrics().clone();
-        let storage = self.options.storage.clone();
-        let factory = StorageAppFactory::new(storage, registry, &listen.to_string(), 0)
-            .map_err(|error| AppError(error.to_string()))?;
-        let mut table = ServiceTable::new();
-        let options = self.options.stub_options()?;
-        let stub = ReplicaStub::new(ctx, Arc::new(factory), options, &mut table);
-        let rpc = Rpc::start(ctx, self.options.rpc.clone(), table);
-        self.stub = Some(stub);
-        self.rpc = Some(rpc.clone());
-        // The port opens when everything can be served.
-        let opened = move |ctx: &mut Ctx<'_>, outcome: Result<(), String>| {
-            let outcome = outcome.and_then(|()| {
-                rpc.listen(ctx, listen).map_err(|error| format!("listen on {listen}: {error}"))
-            });
-            match outcome {
-                Ok(_) => tracing::info!(%listen, "replica server ready"),
-                Err(reason) => {
-                    tracing::error!(reason, "the replica server cannot run");
-                    let done = Box::new(|ctx: &mut Ctx<'_>| ctx.node().stop());
-                    ctx.post(stub, &LPC_STUB_EVENT, |stub, ctx| stub.close_all(ctx, done));
-                }
-            }
-        };
-        let _ = ctx.with(stub, move |stub, ctx| stub.open(ctx, Box::new(opened)));
-        Ok(())
-    }
-
-    fn stop(&mut self, ctx: &mut Ctx<'_>) {
-        if let Some(rpc) = &self.rpc {
-            rpc.stop_listening(ctx);
-        }
-        let done = Box::new(|ctx: &mut Ctx<'_>| ctx.node().stop());
-        match self.stub {
-            Some(stub) => drop(ctx.with(stub, move |stub, ctx| stub.close_all(ctx, done))),
-            None => ctx.node().stop(),
-        }
-    }
+    let storage = instance.config.section().map_err(|error| AppError(error.to_string()))?;
+    dsn_replication::replica_app::replica_app(instance, storage_apps(storage))
 }

@@ -1,4 +1,4 @@
-//! A native cluster of real processes for tests: the server binary, one process per instance, loopback only.
+//! A native cluster of real processes for tests: a server program, one process per instance, loopback only.
 #![expect(clippy::disallowed_methods, reason = "a test harness lives outside the runtime")]
 
 use std::fs;
@@ -21,11 +21,20 @@ pub struct OneboxOptions {
     pub replicas: usize,
     /// More `--set` options for every process.
     pub sets: Vec<String>,
+    /// The program, below the folder of the built programs.
+    pub program: &'static str,
+    /// Its configuration, below the repository's folder.
+    pub config: &'static str,
 }
 
 impl Default for OneboxOptions {
     fn default() -> Self {
-        Self { replicas: 1, sets: Vec::new() }
+        Self {
+            replicas: 1,
+            sets: Vec::new(),
+            program: "pegasus-server",
+            config: "configs/onebox.toml",
+        }
     }
 }
 
@@ -43,7 +52,7 @@ struct Instance {
 pub struct Onebox {
     dir: PathBuf,
     instances: Vec<Instance>,
-    sets: Vec<String>,
+    options: OneboxOptions,
 }
 
 /// The folder of the built programs.
@@ -54,7 +63,8 @@ pub fn program(name: &str) -> PathBuf {
         dir.pop();
     }
     let path = dir.join(name);
-    assert!(path.exists(), "{path:?} is not built: cargo build --release --workspace --bins");
+    let how = "cargo build --release --workspace --bins --examples";
+    assert!(path.exists(), "{path:?} is not built: {how}");
     path
 }
 
@@ -102,7 +112,7 @@ impl Onebox {
                 child: None,
             });
         }
-        let mut onebox = Self { dir: scratch(name), instances, sets: options.sets.clone() };
+        let mut onebox = Self { dir: scratch(name), instances, options: options.clone() };
         for index in 0..onebox.instances.len() {
             onebox.start_instance(index);
         }
@@ -140,10 +150,10 @@ impl Onebox {
             let file = fs::OpenOptions::new().create(true).append(true).open(dir.join(suffix))?;
             Ok(Stdio::from(file))
         };
-        let mut command = Command::new(program("pegasus-server"));
+        let mut command = Command::new(program(self.options.program));
         command
             .arg("--config")
-            .arg(repository().join("configs/onebox.toml"))
+            .arg(repository().join(self.options.config))
             .args(["--app", instance.role])
             .env("ONEBOX_PORT", instance.port.to_string())
             // By name: the way in which clusters are configured.
@@ -152,7 +162,7 @@ impl Onebox {
             .stdin(Stdio::null())
             .stdout(log("stdout").expect("a file for output"))
             .stderr(log("stderr").expect("a file for errors"));
-        for set in &self.sets {
+        for set in &self.options.sets {
             command.args(["--set", set]);
         }
         let begun = Instant::now();

@@ -15,16 +15,18 @@ use dsn_core::exec::{Addr, Ctx, Resident};
 use dsn_core::sim::{
     CORE_KNOBS, FaultClass, Knob, NodeId, NodeSpec, Outcome, PlanSpec, Report, Scenario, Sim,
 };
+use dsn_replication::client::Request;
 use dsn_replication::codes::RPC_CM_CREATE_APP;
 use dsn_replication::meta::{MetaApp, MetaAppOptions};
 use dsn_replication::options::{LogDurability, MetaServerOptions, ReplicationOptions};
+use dsn_replication::replica_app::{ReplicaApp, ReplicaAppOptions};
 use dsn_replication::wire::admin::{CreateAppOptions, CreateAppRequest, CreateAppResponse};
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::{Rpc, RpcOptions, ServiceTable};
 use pegasus_client::schema::rrdb::CasCheckType;
 use pegasus_client::{Check, ClientCore, ClientError, ClientOptions, Kind, ops};
 use pegasus_server::options::{EngineKind, StorageOptions};
-use pegasus_server::replica_app::{ReplicaApp, ReplicaAppOptions};
+use pegasus_server::replica_app::storage_apps;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -180,7 +182,7 @@ impl Workload {
         ctx: &mut Ctx<'_>,
         key: usize,
         op: Op,
-        request: ops::Request<T>,
+        request: Request<T>,
         answered: impl FnOnce(T) -> Op + Send + 'static,
         next: fn(&mut Self, &mut Ctx<'_>),
     ) {
@@ -428,14 +430,14 @@ fn build(scenario: &Scenario, step_log: bool) -> World {
     let replica = sim.add_node(NodeSpec::new("replica", [10, 0, 0, 10].into(), 2, move || {
         let storage =
             StorageOptions { storage_engine: EngineKind::Memory, ..StorageOptions::default() };
-        Box::new(ReplicaApp::new(ReplicaAppOptions {
+        let options = ReplicaAppOptions {
             listen: at(10, REPLICA_PORT),
             metas: vec![at(1, META_PORT).into()],
             data_dirs: vec!["/data".into()],
             replication: repl.clone(),
             rpc: RpcOptions::default(),
-            storage,
-        }))
+        };
+        Box::new(ReplicaApp::new(options, storage_apps(storage)))
     }));
     let think = CLUSTER_KNOBS.iter().find(|knob| knob.name == "workload.think_ms");
     let think = Duration::from_millis(think.map_or(20, |knob| scenario.knob(knob)));

@@ -263,3 +263,15 @@ pub fn decode<T: Decode>(body: &Bytes) -> Result<T, WireError> {
     r.finish()?;
     Ok(value)
 }
+
+/// Like [`decode`] for what this program has stored itself and has checked against its sum: vectors and maps may be
+/// as large as they are, [`ALLOWANCE`] does not bound them.
+///
+/// # Errors
+/// Those of [`decode`] but [`WireError::Allowance`].
+pub fn decode_stored<T: Decode>(content: &Bytes) -> Result<T, WireError> {
+    let mut r = Reader::of_stored(content);
+    let value = T::read(&mut r)?;
+    r.finish()?;
+    Ok(value)
+}

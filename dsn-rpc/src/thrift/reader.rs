@@ -29,6 +29,13 @@ impl<'a> Reader<'a> {
         Self { frame, rest: frame, depth_left: MAX_DEPTH, slack: ALLOWANCE, checking: false }
     }
 
+    /// A reader of what this program has stored itself, checked against its sum: memory is bounded by nothing but
+    /// what is there.
+    #[must_use]
+    pub(super) fn of_stored(frame: &'a Bytes) -> Self {
+        Self { slack: usize::MAX, ..Self::new(frame) }
+    }
+
     /// A reader over `rest`, which is the tail of `frame`.
     #[inline]
     pub(super) fn at(frame: &'a Bytes, rest: &'a [u8]) -> Self {

@@ -267,3 +267,13 @@ fn optional_host_ports_can_be_left_out() {
     let list: List<Node> = decode(&out.freeze()).unwrap();
     assert_eq!(list.first(), Some(Node { number: 1, ..Node::default() }));
 }
+
+#[test]
+fn what_was_stored_may_be_large() {
+    let map: BTreeMap<String, i64> = (0..100_000).map(|n| (format!("counter{n}"), n)).collect();
+    let mut out = BytesMut::new();
+    encode(&map, &mut out);
+    let stored = out.freeze();
+    assert_eq!(decode::<BTreeMap<String, i64>>(&stored), Err(WireError::Allowance));
+    assert_eq!(decode_stored::<BTreeMap<String, i64>>(&stored), Ok(map));
+}

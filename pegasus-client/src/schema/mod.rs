@@ -10,3 +10,6 @@ pub mod partition_hash;
 pub mod rrdb;
 pub mod time;
 pub mod value;
+
+/// The app type of tables with this schema; last part of the names of replica directories.
+pub const APP_TYPE: &str = "pegasus";

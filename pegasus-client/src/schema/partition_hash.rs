@@ -5,6 +5,8 @@
 //! folded per step with eight tables ("slicing by eight"); keys are short, so the rest bytes matter
 //! as much as the steps.
 
+pub use dsn_replication::client::partition_index;
+
 use super::key;
 
 /// The polynomial, reflected.
@@ -72,17 +74,6 @@ pub fn of_record(hash_key: &[u8], sort_key: &[u8]) -> u64 {
 #[must_use]
 pub fn of_raw_key(raw_key: &[u8]) -> Option<u64> {
     key::split_key(raw_key).ok().map(|(hash_key, sort_key)| of_record(hash_key, sort_key))
-}
-
-/// The partition that holds `hash` in a table of `partition_count` partitions.
-///
-/// # Panics
-/// When `partition_count` is not above zero.
-#[inline]
-#[must_use]
-pub const fn partition_index(hash: u64, partition_count: i32) -> i32 {
-    assert!(partition_count > 0);
-    (hash % partition_count as u64) as i32
 }
 
 /// Whether a partition holds `hash`, in a table whose count is a power of two and

@@ -148,6 +148,9 @@ pub struct CreateArgs {
     /// Wait so long for meta server and replica servers to be there, and until every partition is served.
     #[arg(long, short, value_name = "SECONDS")]
     pub wait: Option<u64>,
+    /// What kind of state machine its partitions are, for servers of other programs.
+    #[arg(long, default_value = pegasus_client::schema::APP_TYPE)]
+    pub app_type: String,
     /// Envs of the table.
     #[arg(long = "env", short, value_name = "KEY=VALUE", value_parser = env, alias = "envs")]
     pub envs: Vec<(String, String)>,

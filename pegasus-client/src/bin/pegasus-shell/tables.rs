@@ -65,7 +65,7 @@ fn create(shell: &mut Shell, args: CreateArgs) -> anyhow::Result<()> {
         envs: args.envs.into_iter().collect(),
         if_not_exists: args.if_not_exists,
     };
-    let admin = shell.admin();
+    let admin = shell.admin().of_app(&args.app_type);
     let (id, state) = match args.wait {
         None => (admin.create_table(&spec)?, "is made"),
         Some(limit) => {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::error::{ClientError, Reason};
+use super::core::Callback;
+use super::error::{ClientError, Reason};
 
 type Then<T> = Box<dyn FnOnce(Result<T, ClientError>) + Send>;
 
@@ -30,7 +31,7 @@ pub struct Pending<T> {
 }
 
 /// The other end: completes it, or reports [`Reason::Closed`] when dropped.
-pub(crate) struct Completer<T> {
+pub struct Completer<T> {
     shared: Arc<Shared<T>>,
     used: bool,
 }
@@ -41,15 +42,25 @@ impl<T> std::fmt::Debug for Pending<T> {
     }
 }
 
-pub(crate) fn pending<T>() -> (Completer<T>, Pending<T>) {
+/// An outcome that somebody will complete, and where to wait for it.
+#[must_use]
+pub fn pending<T>() -> (Completer<T>, Pending<T>) {
     let shared = Arc::new(Shared { state: Mutex::new(State::Waiting), done: Condvar::new() });
     (Completer { shared: shared.clone(), used: false }, Pending { shared })
 }
 
 impl<T> Completer<T> {
-    pub(crate) fn complete(mut self, outcome: Result<T, ClientError>) {
+    /// This is the outcome.
+    pub fn complete(mut self, outcome: Result<T, ClientError>) {
         self.used = true;
         self.shared.complete(outcome);
+    }
+}
+
+impl<T: Send + 'static> Completer<T> {
+    /// Completes it on the client's worker.
+    pub(crate) fn callback(self) -> Callback<T> {
+        Box::new(move |_, outcome| self.complete(outcome))
     }
 }
 

@@ -4,14 +4,15 @@
 
 use bytes::Bytes;
 use dsn_core::code::Code;
-use dsn_replication::codes::RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX;
-use dsn_replication::wire::config::QueryCfgResponse;
 use dsn_rpc::CallError;
 use dsn_rpc::address::RpcAddress;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::message;
 use dsn_rpc::thrift::decode_wrapped;
 use std::net::SocketAddr;
+
+use crate::codes::RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX;
+use crate::wire::config::QueryCfgResponse;
 
 message! {
     /// What all answers of meta servers begin with.

@@ -1,17 +1,15 @@
 //! The heart of the client: a resident that knows where partitions are and carries operations there.
 //!
-//! It lives on one worker, natively (see `embedded`) or in a simulation. An operation is sent to the primary of its
-//! partition over the one connection its worker has to that server. Routes come from a meta server, are asked for
-//! at most once at a time per table, and are asked for again when a server says that it is not the one; until the
-//! answer is here, operations on other partitions go by the route that is known.
+//! It lives on one worker, natively (behind a [`Client`](super::Client)) or in a simulation. An operation is sent to
+//! the primary of its partition over the one connection its worker has to that server. Routes come from a meta server,
+//! are asked for at most once at a time per table, and are asked for again when a server says that it is not the one;
+//! until the answer is here, operations on other partitions go by the route that is known.
 //! Every operation ends exactly once: with an answer, a refusal, or an error at its deadline.
 
 use bytes::{Bytes, BytesMut};
 use dsn_core::code::Code;
 use dsn_core::exec::{Addr, Ctx, Resident};
 use dsn_core::hash::DetHashMap;
-use dsn_replication::codes::RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX;
-use dsn_replication::wire::config::{QueryCfgRequest, QueryCfgResponse};
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::frame::Protocol;
 use dsn_rpc::gpid::Gpid;
@@ -22,14 +20,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{ClientError, Next, Reason, after};
-use crate::meta;
-use crate::operation::{Done, Operation, To};
-use crate::ops::{Kind, Request, Target};
-use crate::options::ClientOptions;
-use crate::routes::{Route, Routes};
-use crate::schema::codes::RPC_RRDB_RRDB_CLEAR_SCANNER;
-use crate::schema::partition_hash;
+use super::error::{ClientError, Next, Reason, after};
+use super::leader;
+use super::operation::{Done, Operation, To};
+use super::options::ClientOptions;
+use super::request::{Kind, Request, Target, partition_index};
+use super::routes::{Route, Routes};
+use crate::codes::RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX;
+use crate::wire::config::{QueryCfgRequest, QueryCfgResponse};
 
 dsn_core::task_codes! {
     /// Codes of the client's own events.
@@ -165,8 +163,15 @@ impl ClientCore {
         self.enter(ctx, To::Route(table.into()), (code, Bytes::new(), Kind::Read), timeout, done);
     }
 
-    /// Tells a server that a scan will not go on; nobody minds when that does not arrive.
-    pub(crate) fn end_scan(&mut self, ctx: &mut Ctx<'_>, table: &str, index: i32, context: i64) {
+    /// Tells the primary of a partition something that nobody answers; nobody minds when it does not arrive.
+    pub fn tell<Q: Encode>(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        table: &str,
+        index: i32,
+        code: Code,
+        what: &Q,
+    ) {
         let Some(route) = self.routes.get(table) else { return };
         let Some((index, Some(server))) = route.primary(index) else { return };
         let gpid = Gpid { app_id: route.app_id, partition_index: index };
@@ -176,7 +181,7 @@ impl ClientCore {
             partition_hash: index as u64,
             ..CallOptions::default()
         };
-        send_oneway(ctx, server, &RPC_RRDB_RRDB_CLEAR_SCANNER, &context, options);
+        send_oneway(ctx, server, code, what, options);
     }
 
     fn operation(
@@ -252,15 +257,15 @@ impl ClientCore {
                 let count = Bytes::copy_from_slice(&route.partition_count().to_ne_bytes());
                 return self.finish(ctx, operation, Ok(count));
             }
-            Some(Target::Record { hash, .. }) => {
-                (partition_hash::partition_index(*hash, route.partition_count()), *hash)
+            Some(Target::Key { hash, .. }) => {
+                (partition_index(*hash, route.partition_count()), *hash)
             }
             Some(Target::Partition(index)) => (*index, *index as u64),
         };
         operation.attempts += 1;
         operation.route = route.stamp;
         let Some((index, primary)) = route.primary(index) else {
-            return self.finish(ctx, operation, Err(Reason::Invalid("no such partition")));
+            return self.finish(ctx, operation, Err(Reason::Invalid("no such partition".into())));
         };
         let gpid = Gpid { app_id: route.app_id, partition_index: index };
         operation.gpid = Some(gpid);
@@ -328,7 +333,7 @@ impl ClientCore {
     ) {
         let is_meta = matches!(operation.to, To::Meta);
         let error = match outcome {
-            Ok(answer) if is_meta => match meta::not_leading(operation.code, &answer) {
+            Ok(answer) if is_meta => match leader::not_leading(operation.code, &answer) {
                 None => return self.finish(ctx, operation, Ok(answer)),
                 Some(not) => {
                     operation.last = Some(format!("it answered {}", not.error));
@@ -340,7 +345,7 @@ impl ClientCore {
             Err(error) => error,
         };
         operation.last = Some(error.to_string());
-        if is_meta && let Some(not) = meta::turned_away(&error) {
+        if is_meta && let Some(not) = leader::turned_away(&error) {
             self.routes.other_meta(&not);
             return self.again_later(ctx, operation);
         }
@@ -462,7 +467,7 @@ impl ClientCore {
                 }
             },
             Err(error) => {
-                match meta::turned_away(&error) {
+                match leader::turned_away(&error) {
                     Some(not) => self.routes.other_meta(&not),
                     None => self.routes.next_meta(),
                 }
@@ -514,7 +519,7 @@ impl ClientCore {
             | ErrorCode::AppDropped
             | ErrorCode::BusyDropping => Err(None),
             error => {
-                if let Some(not) = meta::not_leading_in(&answer) {
+                if let Some(not) = leader::not_leading_in(&answer) {
                     self.routes.other_meta(&not);
                 }
                 Err(Some(format!("meta server {meta} answered {error}")))

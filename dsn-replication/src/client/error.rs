@@ -4,20 +4,18 @@ use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use dsn_rpc::thrift::WireError;
 use dsn_rpc::{CallError, NetworkError};
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
-
-use crate::schema::key::{Escaped, KeyError};
-use crate::schema::rrdb::status;
 
 /// Where an operation was when it failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// The table; empty for questions that concern none.
     pub table: String,
-    /// The hash key, where the operation has one.
-    pub hash_key: Option<Vec<u8>>,
+    /// The key that decided the partition, where there was one.
+    pub key: Option<Vec<u8>>,
     /// The partition, once known.
     pub gpid: Option<Gpid>,
     /// The server asked last.
@@ -35,8 +33,8 @@ impl fmt::Display for Place {
         if !self.table.is_empty() {
             part(f, format_args!("table {}", self.table))?;
         }
-        if let Some(key) = &self.hash_key {
-            part(f, format_args!("hash key \"{}\"", Escaped(key)))?;
+        if let Some(key) = &self.key {
+            part(f, format_args!("key \"{}\"", key.escape_ascii()))?;
         }
         if let Some(gpid) = self.gpid {
             part(f, format_args!("partition {gpid}"))?;
@@ -50,7 +48,8 @@ impl fmt::Display for Place {
 
 impl Place {
     /// A table, and nothing more.
-    pub(crate) fn of_table(table: &str) -> Self {
+    #[must_use]
+    pub fn of_table(table: &str) -> Self {
         Self { table: table.to_owned(), ..Self::default() }
     }
 
@@ -88,16 +87,18 @@ pub enum Reason {
     /// The meta server refused, and said why.
     #[error("refused with {0}: {1}")]
     Hinted(ErrorCode, String),
-    /// The storage engine answered with this status code (RocksDB's numbers).
-    #[error("storage status {0} ({name})", name = status::name(*.0))]
-    Storage(i32),
-    /// The key cannot be used.
-    #[error(transparent)]
-    Key(#[from] KeyError),
+    /// The state machine answered with a status that stands for a failure.
+    #[error("status {code} ({name})")]
+    Status {
+        /// Its number, the state machine's own.
+        code: i32,
+        /// Its name.
+        name: &'static str,
+    },
     /// The answer cannot be read.
     #[error("unreadable answer: {0}")]
     Decode(WireError),
-    /// More operations wait than the client holds ([`crate::MAX_PENDING`]).
+    /// More operations wait than the client holds ([`MAX_PENDING`](super::MAX_PENDING)).
     #[error("too many operations are waiting")]
     Overloaded,
     /// The client has been closed.
@@ -105,7 +106,7 @@ pub enum Reason {
     Closed,
     /// The arguments make no sense.
     #[error("{0}")]
-    Invalid(&'static str),
+    Invalid(Cow<'static, str>),
 }
 
 /// A failed operation.
@@ -144,8 +145,14 @@ impl Reason {
 
 impl ClientError {
     /// An error that has not been anywhere.
-    pub fn new(reason: impl Into<Reason>) -> Self {
-        Self { reason: reason.into(), place: Place::default() }
+    #[must_use]
+    pub fn new(reason: Reason) -> Self {
+        Self { reason, place: Place::default() }
+    }
+
+    /// Arguments that make no sense.
+    pub fn invalid(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Reason::Invalid(why.into()))
     }
 
     /// Whether a write that failed like this may have been carried out all the same.
@@ -159,8 +166,7 @@ impl ClientError {
             | Reason::NotSent(_)
             | Reason::Hinted(..)
             | Reason::Unavailable { .. }
-            | Reason::Storage(_)
-            | Reason::Key(_)
+            | Reason::Status { .. }
             | Reason::Overloaded
             | Reason::Invalid(_) => false,
         }

@@ -2,14 +2,14 @@
 
 use dsn_core::hash::DetHashMap;
 use dsn_core::time::Mono;
-use dsn_replication::wire::config::QueryCfgResponse;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::host_port::HostPort;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::meta::NotLeading;
+use super::leader::NotLeading;
+use crate::wire::config::QueryCfgResponse;
 
 /// Most tables whose routes are remembered; beyond, all are forgotten and asked for again.
 const TABLES_MAX: usize = 4096;
@@ -146,7 +146,7 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dsn_replication::wire::config::PartitionConfiguration;
+    use crate::wire::config::PartitionConfiguration;
     use dsn_rpc::address::RpcAddress;
     use dsn_rpc::gpid::Gpid;
     use std::net::Ipv4Addr;

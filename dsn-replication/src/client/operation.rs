@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{ClientError, Place, Reason};
-use crate::ops::{Kind, Target};
+use super::error::{ClientError, Place, Reason};
+use super::request::{Kind, Target};
 
 /// Which server an operation is for.
 pub(crate) enum To {
@@ -41,15 +41,15 @@ impl Ended {
         match self.outcome.and_then(|answer| parse(&answer)) {
             Ok(value) => Ok(value),
             Err(reason) => {
-                let (table, hash_key) = match &self.to {
+                let (table, key) = match &self.to {
                     To::Meta | To::Server => (String::new(), None),
                     To::Route(table) => (table.to_string(), None),
-                    To::Table { table, target: Target::Record { hash_key, .. } } => {
-                        (table.to_string(), Some(hash_key.to_vec()))
+                    To::Table { table, target: Target::Key { key, .. } } => {
+                        (table.to_string(), Some(key.to_vec()))
                     }
                     To::Table { table, .. } => (table.to_string(), None),
                 };
-                let place = Place { table, hash_key, gpid: self.gpid, server: self.server };
+                let place = Place { table, key, gpid: self.gpid, server: self.server };
                 Err(ClientError { reason, place })
             }
         }

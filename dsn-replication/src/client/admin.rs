@@ -1,26 +1,25 @@
 //! What operators ask of the meta server: tables, nodes, envs.
 
-use dsn_core::code::Code;
-use dsn_replication::codes;
-use dsn_replication::wire::admin::{
+use crate::wire::admin::{
     AppEnvOperation, ClusterInfoRequest, ClusterInfoResponse, CreateAppOptions, CreateAppRequest,
     CreateAppResponse, DropAppOptions, DropAppRequest, DropAppResponse, ListAppsRequest,
     ListAppsResponse, ListNodesRequest, ListNodesResponse, NodeInfo, NodeStatus, RecallAppRequest,
     RecallAppResponse, UpdateAppEnvRequest, UpdateAppEnvResponse,
 };
-use dsn_replication::wire::config::{AppInfo, AppStatus, QueryCfgRequest, QueryCfgResponse};
+use crate::wire::config::{AppInfo, AppStatus, QueryCfgRequest, QueryCfgResponse};
+use dsn_core::code::Code;
 use dsn_rpc::builtin::{Command, RPC_CLI_CLI_CALL};
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::thrift::{Decode, Encode};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::PegasusClient;
-use crate::core::LPC_CLIENT_SUBMIT;
-use crate::error::{ClientError, Place, Reason};
-use crate::ops::Kind;
-use crate::pending::pending;
+use super::error::{ClientError, Place, Reason};
+use super::handle::Client;
+use super::request::Kind;
+use crate::codes;
 
 /// How long a question to the meta server may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,7 +46,9 @@ pub struct TableSpec {
 /// Operator calls of a cluster.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    client: PegasusClient,
+    client: Client,
+    /// Of the tables that are made.
+    app_type: Arc<str>,
     timeout: Duration,
 }
 
@@ -65,14 +66,21 @@ fn about(reason: Reason, table: &str) -> ClientError {
     ClientError { reason, place: Place::of_table(table) }
 }
 
-impl PegasusClient {
-    /// Operator calls.
-    pub fn admin(&self) -> Admin {
-        Admin { client: self.clone(), timeout: ADMIN_TIMEOUT }
+impl Client {
+    /// Operator calls. Tables that are made have state machines of this app type.
+    #[must_use]
+    pub fn admin(&self, app_type: &str) -> Admin {
+        Admin { client: self.clone(), app_type: app_type.into(), timeout: ADMIN_TIMEOUT }
     }
 }
 
 impl Admin {
+    /// The same for tables of another app type.
+    #[must_use]
+    pub fn of_app(&self, app_type: &str) -> Self {
+        Self { app_type: app_type.into(), ..self.clone() }
+    }
+
     /// The same with another limit for each question.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
@@ -88,15 +96,7 @@ impl Admin {
         Q: Encode + Send + 'static,
         A: Decode + Send + 'static,
     {
-        let (completer, outcome) = pending();
-        let (embedded, timeout) = (&self.client.embedded, self.timeout);
-        let _ = embedded.handle().post(embedded.core(), &LPC_CLIENT_SUBMIT, move |core, ctx| {
-            let done = Box::new(move |_: &mut dsn_core::exec::Ctx<'_>, outcome| {
-                completer.complete(outcome);
-            });
-            core.ask_meta(ctx, code, &request, kind, Some(timeout), done);
-        });
-        outcome.wait()
+        self.client.ask_meta(code, request, kind, Some(self.timeout)).wait()
     }
 
     /// Runs an operator command on one server, meta or replica, and gives its answer as text.
@@ -111,16 +111,7 @@ impl Admin {
     ) -> Outcome<String> {
         let request =
             Command { cmd: command.to_owned(), arguments: arguments.into_iter().collect() };
-        let (completer, outcome) = pending();
-        let (embedded, timeout) = (&self.client.embedded, self.timeout);
-        let _ = embedded.handle().post(embedded.core(), &LPC_CLIENT_SUBMIT, move |core, ctx| {
-            let done = Box::new(move |_: &mut dsn_core::exec::Ctx<'_>, outcome| {
-                completer.complete(outcome);
-            });
-            let code = &RPC_CLI_CLI_CALL;
-            core.ask_server(ctx, server, code, &request, Some(timeout), done);
-        });
-        outcome.wait()
+        self.client.ask_server(server, &RPC_CLI_CLI_CALL, request, Some(self.timeout)).wait()
     }
 
     /// Makes a table; gives its id. The partitions begin to serve a moment later.
@@ -130,7 +121,7 @@ impl Admin {
     /// that is no power of two: such a table could never be split, and some clients refuse it.
     pub fn create_table(&self, spec: &TableSpec) -> Outcome<i32> {
         if spec.partitions <= 0 || spec.partitions.count_ones() != 1 {
-            let reason = Reason::Invalid("the number of partitions must be a power of two");
+            let reason = Reason::Invalid("the number of partitions must be a power of two".into());
             return Err(about(reason, &spec.name));
         }
         let request = CreateAppRequest {
@@ -139,7 +130,7 @@ impl Admin {
                 partition_count: spec.partitions,
                 replica_count: spec.replicas,
                 success_if_exist: spec.if_not_exists,
-                app_type: "pegasus".to_owned(),
+                app_type: self.app_type.to_string(),
                 is_stateful: true,
                 envs: spec.envs.clone(),
                 ..CreateAppOptions::default()

@@ -5,15 +5,15 @@ use dsn_core::driver::native::{NativeClock, OsDisk};
 use dsn_core::exec::{Addr, Ctx, Handle, WorkerConfig};
 use dsn_core::node::{Node, NodeParts};
 use dsn_core::stage::{Layout, StagePlan};
-use dsn_core::time::Mono;
+use dsn_core::time::{Mono, Wall};
 use dsn_rpc::{Rpc, RpcOptions, ServiceTable};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use crate::core::ClientCore;
-use crate::options::ClientOptions;
+use super::core::ClientCore;
+use super::options::ClientOptions;
 
 /// How long the end of the embedded runtime may take.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
@@ -92,13 +92,13 @@ impl Embedded {
 
     /// Lets the calling thread, which is none of the runtime's, wait.
     pub(crate) fn pause(&self, time: Duration) {
-        let (_completer, never) = crate::pending::pending::<()>();
+        let (_completer, never) = super::pending::pending::<()>();
         let _ = never.wait_timeout(time);
     }
 
-    /// The wall clock, in unix seconds.
-    pub(crate) fn unix_seconds(&self) -> u64 {
-        self.clock.wall().unix_seconds()
+    /// The wall clock.
+    pub(crate) fn wall(&self) -> Wall {
+        self.clock.wall()
     }
 }
 
