@@ -283,7 +283,7 @@ impl ReplicaHost {
         for ticket in run.tickets.into_iter().flatten() {
             self.answer(ctx, ticket, ErrorCode::NotEnoughMember);
         }
-        self.fail(ctx, LocalError::App(error.to_string()));
+        self.fail(ctx, LocalError::from(error));
     }
 
     /// The replica is broken; everything else on this server goes on.
@@ -366,7 +366,7 @@ impl ReplicaHost {
             Ok(durable) => self.log.set_durable(self.gpid(), durable),
             Err(AppError::WrongTiming | AppError::TryAgain) => {}
             Err(error @ (AppError::Corrupt(_) | AppError::Disk(_))) => {
-                self.fail(ctx, LocalError::App(error.to_string()));
+                self.fail(ctx, LocalError::from(&error));
             }
             Err(error) => tracing::warn!(gpid = %self.gpid(), %error, "checkpoint failed"),
         }

@@ -9,6 +9,9 @@
 //!
 //! Broken bytes at the very end with nothing good behind them are a torn tail and are cut off. A new segment is
 //! begun; an old one is never written to again but for its footer.
+//!
+//! A replica that could not be opened with the others is fed the same way later, from the log in use
+//! ([`SharedLog::replay`]).
 
 use super::record::{Durability, HEADER, Header, Link, Record, RecordKind, parse_header};
 use super::scan::{Item, Scan};
@@ -16,7 +19,7 @@ use super::segment::{
     HEAD, Head, Spans, TRAILER, UNUSED, decode_spans, decode_trailer, file_name, note,
     parse_file_name,
 };
-use super::shared::{Needs, Segment, SharedLog, create, seal};
+use super::shared::{Needs, Past, Segment, SharedLog, create, seal};
 use super::{LogError, LogOptions};
 use crate::dirs::create_dir_durable;
 use crate::ids::Decree;
@@ -24,6 +27,7 @@ use dsn_core::disk::{Disk, File, OpenMode, SyncMode, with_suffix};
 use dsn_core::hash::{DetHashMap, mix64};
 use dsn_rpc::gpid::Gpid;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -59,10 +63,10 @@ pub trait ReplaySink {
 pub struct Opened {
     /// The log.
     pub log: Arc<SharedLog>,
-    /// Everything before this position was certainly durable when it was written; behind it, a power loss under
-    /// [`Durability::GroupSync`] may have left anything, and nothing was acknowledged. `None` when records behind it
-    /// may have been acknowledged all the same (another durability).
-    pub tail: Option<u64>,
+    /// Where a power loss under [`Durability::GroupSync`] may have left anything, and nothing was acknowledged:
+    /// everything before was certainly durable when it was written. `None` when records there may have been
+    /// acknowledged all the same (another durability).
+    pub tail: Option<Range<u64>>,
     /// Bytes cut off the end.
     pub torn: u64,
 }
@@ -92,6 +96,12 @@ enum Kind {
     Damaged(u64),
 }
 
+/// Bytes that are written again at a time.
+const WRITE_AGAIN: usize = 1 << 20;
+
+/// Suffix of a segment that was put aside, and remembered for as long as older ones are there.
+const DAMAGED: &str = ".damaged";
+
 /// Follows the chain of records through the segments.
 struct Chain {
     last: Option<Link>,
@@ -104,6 +114,10 @@ struct Chain {
 }
 
 impl Chain {
+    fn new(durability: Durability) -> Self {
+        Self { last: None, next: None, synced: 0, durability, damaged: false }
+    }
+
     /// A header has been read: reports what is missing before it.
     fn step(&mut self, header: &Header, first: u64, sink: &mut dyn ReplaySink) {
         if let (Some(next), Some(before)) = (self.next, header.before)
@@ -132,6 +146,10 @@ struct Opening<'a> {
     dir: &'a Path,
     wanted: DetHashMap<Gpid, ReplicaStart>,
     chain: Chain,
+    /// Where whole segments are missing, in order.
+    gaps: Vec<u64>,
+    /// Others write to the log: its end is as good as any place in it.
+    in_use: bool,
     torn: u64,
     /// The next segment begins here, or later.
     base: u64,
@@ -153,42 +171,94 @@ impl SharedLog {
         sink: &mut dyn ReplaySink,
     ) -> Result<Opened, LogError> {
         create_dir_durable(&**disk, dir).map_err(|error| LogError::io(dir, error))?;
-        let chain = Chain {
-            last: None,
-            next: None,
-            synced: 0,
-            durability: options.durability,
-            damaged: false,
-        };
+        let chain = Chain::new(options.durability);
         let wanted = starts.iter().map(|start| (start.gpid, *start)).collect();
         // Positions never go back, or records would be taken for those of a former replica.
         let base = starts.iter().map(|start| start.floor).max().unwrap_or(0);
-        let mut opening = Opening { disk, dir, wanted, chain, torn: 0, base, next_index: 1 };
-        let mut found = opening.find(sink)?;
+        let (gaps, in_use) = (Vec::new(), false);
+        let mut opening =
+            Opening { disk, dir, wanted, chain, gaps, in_use, torn: 0, base, next_index: 1 };
+        let mut found = opening.find()?;
         opening.read_all(&mut found, sink)?;
+        // Before sealing, which makes everything durable and says so.
+        let group_sync = opening.chain.durability == Durability::GroupSync;
+        let synced = opening.chain.synced;
         let sealed = opening.seal_all(found)?;
-        let Opening { chain, torn, base, next_index, .. } = opening;
-        let tail = (chain.durability == Durability::GroupSync).then_some(chain.synced);
+        let Opening { chain, gaps, torn, base, next_index, .. } = opening;
+        let tail = group_sync.then_some(synced..base);
         let current = create(&**disk, dir, options, mix64(seed), next_index, base, now_us)?;
         let (disk, dir, options) = (disk.clone(), dir.to_owned(), options.clone());
-        let log = Self::new(disk, dir, options, seed, sealed, current, chain.last);
+        let past = Past { tail: tail.clone(), gaps };
+        let log = Self::new(disk, dir, options, seed, sealed, current, chain.last, past);
         for start in starts {
             let needs = Needs { durable: start.durable, floor: start.floor };
             log.state.lock().replicas.insert(start.gpid, needs);
         }
         Ok(Opened { log: Arc::new(log), tail, torn })
     }
+
+    /// Feeds `sink` what the log has of one replica, which must not write to it meanwhile; others may. Blocks.
+    ///
+    /// # Errors
+    /// Of the file system. Nothing that is merely broken is an error.
+    pub fn replay(&self, start: ReplicaStart, sink: &mut dyn ReplaySink) -> Result<(), LogError> {
+        let mut found = Vec::new();
+        {
+            let state = self.state.lock();
+            self.check(&state)?;
+            for segment in state.sealed.iter().chain([&state.current]) {
+                let (file, path) = (segment.file.clone(), segment.path.clone());
+                let (head, len) = (segment.head, segment.len);
+                found.push(Segment { file, path, head, len, spans: Spans::default(), dirty: false });
+            }
+        }
+        let mut with_footers = Vec::new();
+        for segment in found {
+            let path = segment.path.clone();
+            let found = with_footer(segment).map_err(|error| LogError::io(path, error))?;
+            with_footers.push(found);
+        }
+        let mut reading = Opening {
+            disk: &self.disk,
+            dir: &self.dir,
+            wanted: [(start.gpid, start)].into_iter().collect(),
+            chain: Chain::new(self.options.durability),
+            gaps: self.past.gaps.clone(),
+            in_use: true,
+            torn: 0,
+            base: 0,
+            next_index: 0,
+        };
+        reading.read_all(&mut with_footers, sink)
+    }
+
+    /// See [`Opened::tail`].
+    #[must_use]
+    pub fn tail(&self) -> Option<Range<u64>> {
+        self.past.tail.clone()
+    }
 }
 
 impl Opening<'_> {
     /// Lists the files and reads heads and footers. Files that were never put to use are removed.
-    fn find(&mut self, sink: &mut dyn ReplaySink) -> Result<Vec<Found>, LogError> {
+    fn find(&mut self) -> Result<Vec<Found>, LogError> {
         let entries = self.disk.list(self.dir).map_err(|error| LogError::io(self.dir, error))?;
-        let mut indices: Vec<u64> =
-            entries.iter().filter_map(|entry| parse_file_name(&entry.name)).collect();
-        indices.sort_unstable();
+        let index = |name: &str| parse_file_name(name.strip_suffix(DAMAGED).unwrap_or(name));
+        let mut files: Vec<(u64, bool)> = entries
+            .iter()
+            .filter_map(|entry| Some((index(&entry.name)?, entry.name.ends_with(DAMAGED))))
+            .collect();
+        files.sort_unstable();
         let mut found: Vec<Found> = Vec::new();
-        for index in indices {
+        for (index, was_damaged) in files {
+            if was_damaged {
+                // Nothing older than the first segment left is of use to anybody.
+                if !found.is_empty() {
+                    self.gaps.push(self.base);
+                }
+                self.next_index = index + 1;
+                continue;
+            }
             let path = self.dir.join(file_name(index));
             match self.look(index, &path).map_err(|error| LogError::io(&path, error))? {
                 Kind::Segment(each) => {
@@ -202,11 +272,12 @@ impl Opening<'_> {
                 }
                 Kind::Damaged(len) => {
                     tracing::error!(path = %path.display(), "log segment without a head put aside");
-                    let aside = with_suffix(&path, ".damaged");
+                    let aside = with_suffix(&path, DAMAGED);
                     let renamed = self.disk.rename(&path, &aside);
                     renamed.map_err(|error| LogError::io(&path, error))?;
-                    sink.gap(self.base);
+                    self.gaps.push(self.base);
                     self.base += len;
+                    self.next_index = index + 1;
                 }
             }
         }
@@ -224,30 +295,33 @@ impl Opening<'_> {
         if head.base == UNUSED {
             return Ok(Kind::Unused);
         }
-        let (footer, spans) = match read_footer(&*file, &head, len)? {
-            Some(footer) => (Some(footer.header), footer.spans),
-            None => (None, Spans::default()),
-        };
-        let path = PathBuf::from(path);
+        let (path, spans) = (PathBuf::from(path), Spans::default());
         let segment = Segment { file, path, head, len, spans, dirty: false };
-        Ok(Kind::Segment(Box::new(Found { segment, footer, empty: false, damaged: false })))
+        Ok(Kind::Segment(Box::new(with_footer(segment)?)))
     }
 
     fn read_all(&mut self, found: &mut [Found], sink: &mut dyn ReplaySink) -> Result<(), LogError> {
         let count = found.len();
         self.chain.next = found.first().map(|first| first.segment.head.base + HEAD as u64);
+        let gaps = self.gaps.clone();
+        let mut gaps = gaps.into_iter().peekable();
         for (n, each) in found.iter_mut().enumerate() {
+            while let Some(gap) = gaps.next_if(|gap| *gap <= each.segment.head.base) {
+                sink.gap(gap);
+            }
             if let Some(footer) = &each.footer
                 && !self.is_wanted(&each.segment.spans)
             {
                 self.chain.synced = self.chain.synced.max(footer.synced);
                 self.chain.last = footer.before;
                 self.chain.next = Some(footer.position);
+                self.sum_up(&each.segment.spans, footer.position, sink);
                 continue;
             }
             let path = each.segment.path.clone();
             self.read_one(each, n + 1 == count, sink).map_err(|e| LogError::io(path, e))?;
         }
+        gaps.for_each(|gap| sink.gap(gap));
         Ok(())
     }
 
@@ -255,6 +329,7 @@ impl Opening<'_> {
     fn seal_all(&mut self, found: Vec<Found>) -> Result<VecDeque<Segment>, LogError> {
         let mut sealed = VecDeque::new();
         let count = found.len();
+        let known = self.chain.synced;
         for (n, mut each) in found.into_iter().enumerate() {
             let is_last = n + 1 == count;
             let segment = &mut each.segment;
@@ -262,7 +337,8 @@ impl Opening<'_> {
                 self.next_index = segment.head.index;
                 continue;
             }
-            let synced = segment.file.sync(SyncMode::Data).and_then(|()| {
+            let written = write_again(segment, known);
+            let synced = written.and_then(|()| segment.file.sync(SyncMode::Data)).and_then(|()| {
                 let end = segment.end();
                 if is_last {
                     self.chain.synced = end;
@@ -284,7 +360,9 @@ impl Opening<'_> {
     fn is_wanted(&self, spans: &Spans) -> bool {
         spans.iter().any(|(gpid, span)| {
             let start = self.wanted.get(gpid);
-            start.is_some_and(|start| span.max > start.applied && span.last >= start.floor)
+            // A segment that voids what an earlier one has must be read with it.
+            let newest = span.max.max(span.void_from);
+            start.is_some_and(|start| newest > start.applied && span.last >= start.floor)
         })
     }
 
@@ -312,7 +390,7 @@ impl Opening<'_> {
                     self.chain.step(&header, first, sink);
                     good_end = scan.offset();
                     if each.footer.is_none() {
-                        note_record(&mut segment.spans, &record);
+                        note(&mut segment.spans, &record.key, record.position);
                     }
                     self.deliver(record, sink);
                 }
@@ -320,7 +398,7 @@ impl Opening<'_> {
         }
         each.empty = good_end == HEAD as u64;
         each.damaged = self.chain.damaged;
-        if each.footer.is_none() && is_last {
+        if each.footer.is_none() && is_last && !self.in_use {
             self.cut(segment, good_end)?;
         } else {
             for broken in doubtful {
@@ -328,18 +406,22 @@ impl Opening<'_> {
             }
         }
         if let Some(footer) = &each.footer {
-            for (gpid, span) in &segment.spans {
-                if self.wanted.get(gpid).is_some_and(|start| span.last >= start.floor) {
-                    sink.summary(*gpid, span.max, footer.position);
-                }
-            }
+            self.sum_up(&each.segment.spans, footer.position, sink);
         }
         Ok(())
     }
 
+    fn sum_up(&self, spans: &Spans, position: u64, sink: &mut dyn ReplaySink) {
+        for (gpid, span) in spans {
+            if self.wanted.get(gpid).is_some_and(|start| span.last >= start.floor) {
+                sink.summary(*gpid, span.max, position);
+            }
+        }
+    }
+
     /// Cuts what follows the last good record of the log.
     fn cut(&mut self, segment: &mut Segment, good_end: u64) -> std::io::Result<()> {
-        self.torn = segment.len - good_end;
+        self.torn = segment.len.saturating_sub(good_end);
         if self.torn > 0 {
             let path = segment.path.display();
             tracing::warn!(%path, bytes = self.torn, "torn end of the mutation log cut off");
@@ -372,11 +454,30 @@ impl Opening<'_> {
     }
 }
 
-fn note_record(spans: &mut Spans, record: &Record) {
-    let key = &record.key;
-    if key.kind != RecordKind::Footer {
-        note(spans, key.gpid, key.ballot, key.decree, record.position);
+/// Writes again what is not known to be durable, from position `known` on. After a sync that failed, the page cache may
+/// hold it as clean although no disk has it, and a sync alone would report success.
+fn write_again(segment: &Segment, known: u64) -> std::io::Result<()> {
+    let mut at = known.saturating_sub(segment.head.base);
+    while at < segment.len {
+        let data = segment.file.read_at(at, WRITE_AGAIN.min((segment.len - at) as usize))?;
+        if data.is_empty() {
+            break;
+        }
+        let len = data.len() as u64;
+        segment.file.write_at(at, &[data])?;
+        at += len;
     }
+    Ok(())
+}
+
+/// Reads the footer, if there is one.
+fn with_footer(mut segment: Segment) -> std::io::Result<Found> {
+    let footer = read_footer(&*segment.file, &segment.head, segment.len)?;
+    let footer = footer.map(|footer| {
+        segment.spans = footer.spans;
+        footer.header
+    });
+    Ok(Found { segment, footer, empty: false, damaged: false })
 }
 
 /// The footer of a sealed segment.

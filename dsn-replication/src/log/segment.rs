@@ -15,7 +15,7 @@
 //! `"DSNLEND1", u64 position of the footer record, u32 0, u32 crc32c seeded with the nonce`. With them, opening a log
 //! costs a read per segment instead of reading all of it. Segments without are read through.
 
-use super::record::Seal;
+use super::record::{RecordKey, RecordKind, Seal};
 use crate::ids::{Ballot, Decree};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use dsn_core::hash::DetHashMap;
@@ -33,7 +33,7 @@ pub const TRAILER: usize = 24;
 /// Base of a file that is not in use yet.
 pub const UNUSED: u64 = u64::MAX;
 
-const SPAN: usize = 56;
+const SPAN: usize = 64;
 
 /// What the head of a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +96,10 @@ impl Head {
 pub struct Span {
     /// Lowest decree.
     pub min: Decree,
-    /// Highest decree.
+    /// Highest decree that is not void at the end of the segment.
     pub max: Decree,
+    /// Lowest decree from which the segment declares earlier records void, [`Decree::NONE`] when it does not.
+    pub void_from: Decree,
     /// Highest ballot.
     pub ballot: Ballot,
     /// Position of its first record.
@@ -112,17 +114,29 @@ pub struct Span {
 pub type Spans = DetHashMap<Gpid, Span>;
 
 /// Notes one more record.
-pub fn note(spans: &mut Spans, gpid: Gpid, ballot: Ballot, decree: Decree, position: u64) {
+pub fn note(spans: &mut Spans, key: &RecordKey, position: u64) {
+    let RecordKey { gpid, ballot, decree, kind } = *key;
+    if kind == RecordKind::Footer {
+        return;
+    }
+    let void = kind == RecordKind::Truncate;
     let span = spans.entry(gpid).or_insert(Span {
         min: decree,
-        max: decree,
+        max: Decree::NONE,
+        void_from: Decree::NONE,
         ballot,
         first: position,
         last: position,
         records: 0,
     });
     span.min = span.min.min(decree);
-    span.max = span.max.max(decree);
+    if void {
+        span.max = span.max.min(decree.prev());
+        let none = span.void_from == Decree::NONE;
+        span.void_from = if none { decree } else { span.void_from.min(decree) };
+    } else {
+        span.max = span.max.max(decree);
+    }
     span.ballot = span.ballot.max(ballot);
     span.last = position;
     span.records += 1;
@@ -138,6 +152,7 @@ pub fn encode_spans(spans: &Spans, out: &mut BytesMut) {
         out.put_i32_le(gpid.partition_index);
         out.put_i64_le(span.min.0);
         out.put_i64_le(span.max.0);
+        out.put_i64_le(span.void_from.0);
         out.put_i64_le(span.ballot.0);
         out.put_u64_le(span.first);
         out.put_u64_le(span.last);
@@ -156,10 +171,11 @@ pub fn decode_spans(mut data: &[u8]) -> Option<Spans> {
     for _ in 0..count {
         let gpid = Gpid::new(data.get_i32_le(), data.get_i32_le());
         let (min, max) = (Decree(data.get_i64_le()), Decree(data.get_i64_le()));
+        let void_from = Decree(data.get_i64_le());
         let ballot = Ballot(data.get_i64_le());
         let (first, last) = (data.get_u64_le(), data.get_u64_le());
         let records = data.get_u64_le();
-        spans.insert(gpid, Span { min, max, ballot, first, last, records });
+        spans.insert(gpid, Span { min, max, void_from, ballot, first, last, records });
     }
     Some(spans)
 }
@@ -223,15 +239,24 @@ mod tests {
 
     #[test]
     fn spans_and_trailer_come_back() {
+        let key = |index, decree, kind| RecordKey {
+            gpid: Gpid::new(1, index),
+            ballot: Ballot(decree),
+            decree: Decree(decree),
+            kind,
+        };
         let mut spans = Spans::default();
         for decree in [5, 7, 6] {
-            let position = 100 * decree as u64;
-            note(&mut spans, Gpid::new(1, 2), Ballot(decree), Decree(decree), position);
+            note(&mut spans, &key(2, decree, RecordKind::Mutation), 100 * decree as u64);
         }
-        note(&mut spans, Gpid::new(1, 0), Ballot(1), Decree(1), 9);
+        note(&mut spans, &key(0, 1, RecordKind::Mutation), 9);
+        note(&mut spans, &key(0, 1, RecordKind::Footer), 10);
         let span = spans[&Gpid::new(1, 2)];
         assert_eq!((span.min, span.max, span.ballot), (Decree(5), Decree(7), Ballot(7)));
         assert_eq!((span.first, span.last, span.records), (500, 600, 3));
+        note(&mut spans, &key(2, 6, RecordKind::Truncate), 800);
+        let span = spans[&Gpid::new(1, 2)];
+        assert_eq!((span.max, span.void_from), (Decree(5), Decree(6)), "6 and 7 are void");
         let mut out = BytesMut::new();
         encode_spans(&spans, &mut out);
         assert_eq!(decode_spans(&out), Some(spans));

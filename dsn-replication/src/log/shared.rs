@@ -17,6 +17,7 @@ use dsn_rpc::gpid::Gpid;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,6 +64,14 @@ pub(super) struct State {
     pub(super) replicas: DetHashMap<Gpid, Needs>,
 }
 
+/// What was found out when the log was opened.
+#[derive(Debug)]
+pub(super) struct Past {
+    pub(super) tail: Option<Range<u64>>,
+    /// Where whole segments are missing.
+    pub(super) gaps: Vec<u64>,
+}
+
 /// A mutation log. Shared by the workers whose replicas write to it.
 #[derive(Debug)]
 pub struct SharedLog {
@@ -70,6 +79,7 @@ pub struct SharedLog {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) options: LogOptions,
     seed: u64,
+    pub(super) past: Past,
     pub(super) state: Mutex<State>,
 }
 
@@ -111,6 +121,7 @@ pub enum Redeemed {
 }
 
 impl SharedLog {
+    #[expect(clippy::too_many_arguments, reason = "everything that opening found")]
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         dir: PathBuf,
@@ -119,6 +130,7 @@ impl SharedLog {
         sealed: VecDeque<Segment>,
         current: Segment,
         last: Option<Link>,
+        past: Past,
     ) -> Self {
         let synced = current.head.base;
         let state = Mutex::new(State {
@@ -132,7 +144,7 @@ impl SharedLog {
             last,
             replicas: DetHashMap::default(),
         });
-        Self { dir, disk, options, seed, state }
+        Self { dir, disk, options, seed, past, state }
     }
 
     /// The log's directory.
@@ -170,7 +182,7 @@ impl SharedLog {
             };
             place_record(&mut batch.data[at..at + HEADER], current.head.seal, &place);
             *last = Some(Link { gpid: key.gpid, decree: key.decree, position });
-            note(&mut current.spans, key.gpid, key.ballot, key.decree, position);
+            note(&mut current.spans, key, position);
             grant(&mut pending.runs, key, position);
             at += len;
             position += *len as u64;
@@ -309,7 +321,7 @@ impl SharedLog {
         Ok(())
     }
 
-    fn check(&self, state: &State) -> Result<(), LogError> {
+    pub(super) fn check(&self, state: &State) -> Result<(), LogError> {
         match &state.failed {
             Some(reason) => Err(LogError::Failed { dir: self.dir.clone(), reason: reason.clone() }),
             None => Ok(()),

@@ -458,8 +458,57 @@ fn acknowledged_records_survive_a_power_loss_at_any_step() {
                 );
             }
             let tail = opened.tail.unwrap();
-            assert!(tail <= opened.log.end());
+            assert!(tail.start <= tail.end && tail.end <= opened.log.end());
             let _ = append(&opened.log, &[(0, 100)]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_lost_last_segment_leaves_a_gap_behind_everything_and_is_remembered() {
+    let disk = MemDisk::new();
+    let (opened, _) = open(&disk);
+    let written = fill(&opened.log);
+    let path = places(&disk).last().unwrap().0.clone();
+    let kept = places(&disk).iter().filter(|place| place.0 != path).count();
+    disk.corrupt(&path, |bytes| bytes[..segment::HEAD].fill(0xff));
+    let mut expected = written[..kept].to_vec();
+    expected.push(Told::Gap);
+    assert_eq!(open(&disk).1, expected);
+    let (opened, told) = open(&disk);
+    assert_eq!(told, expected, "at the next start as well");
+    let _ = append(&opened.log, &[(0, 20)]).unwrap();
+    let mut ear = Ear::default();
+    opened.log.replay(start(0), &mut ear).unwrap();
+    expected.retain(|told| matches!(told, Told::Gap | Told::Record(0, _)));
+    expected.push(Told::Record(0, 20));
+    assert_eq!(ear.0, expected, "and in the log in use");
+}
+
+#[test]
+fn a_log_in_use_tells_of_one_replica_what_opening_it_told() {
+    let disk = MemDisk::new();
+    let (opened, _) = open(&disk);
+    fill(&opened.log);
+    let places = places(&disk);
+    for victim in [10, 31, 58] {
+        let disk = disk.restart(Crash::Kill);
+        let (path, offset, ..) = &places[victim];
+        disk.corrupt(path, |bytes| bytes[offset + record::HEADER] ^= 1);
+        let (opened, told) = open(&disk);
+        let _ = append(&opened.log, &[(1, 21)]).unwrap();
+        for n in 0..3 {
+            let mut ear = Ear::default();
+            opened.log.replay(start(n), &mut ear).unwrap();
+            let mine = |told: &&Told| match told {
+                Told::Record(m, _) | Told::Truncate(m, _) => *m == n,
+                Told::Lost(..) | Told::Gap => true,
+            };
+            let mut expected: Vec<_> = told.iter().filter(mine).cloned().collect();
+            if n == 1 {
+                expected.push(Told::Record(1, 21));
+            }
+            assert_eq!(ear.0, expected, "replica {n}, record {victim}");
         }
     }
 }

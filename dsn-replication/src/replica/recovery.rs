@@ -13,6 +13,7 @@ use crate::log::Record;
 use crate::mutation::{CodeTable, DecodeError, Mutation, decode_body};
 use dsn_rpc::gpid::Gpid;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A run is handed out when it has this many mutations.
@@ -190,7 +191,7 @@ impl Recovery {
     ///
     /// # Errors
     /// [`Untrusted`]: something acknowledged is missing, or may be.
-    pub fn finish(mut self, tail: Option<u64>) -> Result<Recovered, Untrusted> {
+    pub fn finish(mut self, tail: Option<Range<u64>>) -> Result<Recovered, Untrusted> {
         if let Some(untrusted) = self.untrusted {
             return Err(untrusted);
         }
@@ -200,7 +201,7 @@ impl Recovery {
             end = mutation.decree;
             undecided.push(mutation);
         }
-        let forgiven = |position: u64| tail.is_some_and(|tail| position >= tail);
+        let forgiven = |position: u64| tail.as_ref().is_some_and(|tail| tail.contains(&position));
         let beyond = self.window.values().map(|(position, _)| *position);
         let mut missing: Vec<u64> =
             self.lost.range(end.next()..).map(|(_, at)| *at).chain(beyond).collect();
@@ -298,7 +299,7 @@ mod tests {
     fn a_hole_is_a_loss() {
         let hole = Err(Untrusted::Hole(Decree(2)));
         assert_eq!(fed(0, &[(1, 1, 0), (1, 3, 1)]).finish(None), hole);
-        assert_eq!(fed(0, &[(1, 1, 0), (1, 3, 2)]).finish(Some(0)), hole, "decided");
+        assert_eq!(fed(0, &[(1, 1, 0), (1, 3, 2)]).finish(Some(0..u64::MAX)), hole, "decided");
         assert_eq!(fed(1, &[(1, 3, 1)]).finish(None), hole, "collected too early");
         let mut named = fed(0, &[(1, 1, 0)]);
         named.lost(Decree(2), 200);
@@ -313,12 +314,12 @@ mod tests {
         let mut torn = fed(0, &[(1, 1, 0)]);
         torn.lost(Decree(2), 200);
         torn.record(&record(1, 3, 0));
-        let recovered = torn.finish(Some(150)).unwrap();
+        let recovered = torn.finish(Some(150..u64::MAX)).unwrap();
         assert_eq!(decrees(&recovered.undecided), [1]);
         assert_eq!(recovered.void_from, Some(Decree(2)));
         let mut durable = fed(0, &[(1, 1, 0)]);
         durable.lost(Decree(2), 200);
-        assert_eq!(durable.finish(Some(250)), Err(Untrusted::Hole(Decree(2))));
+        assert_eq!(durable.finish(Some(250..u64::MAX)), Err(Untrusted::Hole(Decree(2))));
     }
 
     #[test]
@@ -350,7 +351,7 @@ mod tests {
         assert!(summed.finish(None).is_ok());
         let mut torn = fed(0, &[(1, 1, 0)]);
         torn.gap(150);
-        assert_eq!(torn.finish(Some(150)).unwrap().void_from, Some(Decree(2)));
+        assert_eq!(torn.finish(Some(150..u64::MAX)).unwrap().void_from, Some(Decree(2)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::Replica;
 use crate::ids::Ballot;
 use crate::mutation::Ticket;
+use crate::state_machine::AppError;
 use crate::wire::config::PartitionStatus;
 
 /// Why a replica left its group by itself.
@@ -11,12 +12,28 @@ pub enum LocalError {
     /// Its log takes nothing any more.
     #[error("the mutation log failed: {0}")]
     Log(String),
-    /// Its state machine cannot follow the log.
+    /// The disk refuses; nothing is known to be wrong with the data.
+    #[error("the disk failed: {0}")]
+    Disk(String),
+    /// Its files contradict themselves.
+    #[error("corrupt data: {0}")]
+    Corrupt(String),
+    /// Its state machine cannot follow the log for another reason.
     #[error("the state machine failed: {0}")]
     App(String),
     /// Something that must hold does not.
     #[error("invariant broken: {0}")]
     Invariant(String),
+}
+
+impl From<&AppError> for LocalError {
+    fn from(error: &AppError) -> Self {
+        match error {
+            AppError::Corrupt(reason) => Self::Corrupt(reason.clone()),
+            AppError::Disk(reason) => Self::Disk(reason.clone()),
+            other => Self::App(other.to_string()),
+        }
+    }
 }
 
 /// What a replica is.

@@ -102,6 +102,14 @@ pub fn parse_name(name: &str, app_type: &str) -> Option<Gpid> {
     fits.then_some(Gpid { app_id, partition_index })
 }
 
+/// The partition of a directory that was put aside as damaged.
+#[must_use]
+pub fn parse_damaged_name(name: &str, app_type: &str) -> Option<Gpid> {
+    let (name, time) = name.strip_suffix(".err")?.rsplit_once('.')?;
+    time.parse::<u64>().ok()?;
+    parse_name(name, app_type)
+}
+
 /// Writes what a new replica begins with.
 ///
 /// # Errors
@@ -150,6 +158,11 @@ mod tests {
         let dir = replica_dir(Path::new("d"), gpid, "pegasus");
         let name = dir.file_name().unwrap().to_str().unwrap();
         assert_eq!(parse_name(name, "pegasus"), Some(gpid));
+        let damaged = parse_damaged_name("2.7.pegasus.123.err", "pegasus");
+        assert_eq!(damaged, Some(gpid));
+        for other in ["2.7.pegasus.123.gar", "2.7.pegasus.err", "2.7.pegasus.x.err", "2.7.pegasus"] {
+            assert_eq!(parse_damaged_name(other, "pegasus"), None, "{other}");
+        }
         for other in ["2.7.counter", "2.7.pegasus.123.err", "x.7.pegasus", "2.-1.pegasus", "2.7"] {
             assert_eq!(parse_name(other, "pegasus"), None, "{other}");
         }

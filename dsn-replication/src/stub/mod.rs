@@ -5,6 +5,7 @@
 
 pub mod layout;
 pub mod open;
+pub mod repair;
 
 use crate::codes::RPC_CONFIG_PROPOSAL;
 use crate::failure_detector::lease::Lease;
@@ -13,7 +14,7 @@ use crate::host::{
     HostParts, LPC_REPLICA_CHECKPOINT, LPC_REPLICA_EVENT, OnFailed, ReplicaHost, register_writes,
 };
 use crate::ids::Ballot;
-use crate::log::{LogOptions, SharedLog, SyncScope};
+use crate::log::{LogOptions, SyncScope};
 use crate::meta_link::{MetaLink, MetaLinkOptions, ReplicaServer};
 use crate::placement::{Placed, Placement};
 use crate::reads;
@@ -31,6 +32,7 @@ use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use dsn_rpc::{Replier, Request, ServiceTable};
 use open::{Opened, OpenedDir, create_new, open_dir};
+use repair::{DataDir, StubMetrics, UnservedMap};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
@@ -77,6 +79,7 @@ struct Board {
     placement: Placement<ReplicaHost>,
     stub: OnceLock<Addr<ReplicaStub>>,
     app_type: String,
+    unserved: UnservedMap,
 }
 
 impl Board {
@@ -127,11 +130,6 @@ impl ReplicaServer for Board {
     }
 }
 
-struct DataDir {
-    path: PathBuf,
-    log: Arc<SharedLog>,
-}
-
 struct Held {
     host: Addr<ReplicaHost>,
     info: AppInfo,
@@ -151,10 +149,10 @@ pub struct ReplicaStub {
     link: Option<Addr<MetaLink>>,
     dirs: Vec<DataDir>,
     held: BTreeMap<Gpid, Held>,
-    opening: BTreeSet<Gpid>,
+    /// Being made, opened or closed, and in which data directory.
+    opening: BTreeMap<Gpid, usize>,
     proposed: BTreeSet<Gpid>,
-    /// On a disk, and not to be made anew, though it could not be opened.
-    left: BTreeSet<Gpid>,
+    metrics: StubMetrics,
 }
 
 impl fmt::Debug for ReplicaStub {
@@ -179,7 +177,10 @@ impl ReplicaStub {
         register_writes(table, factory.codes(), &placement);
         let stage = ctx.node().find_stage(dsn_core::stage::REPLICATION).unwrap_or(StageId(0));
         let app_type = factory.app_type().to_owned();
-        let board = Arc::new(Board { placement, stub: OnceLock::new(), app_type });
+        let unserved = UnservedMap::default();
+        repair::register(ctx, table, &unserved);
+        let metrics = StubMetrics::new(ctx.node().metrics(), "server", []);
+        let board = Arc::new(Board { placement, stub: OnceLock::new(), app_type, unserved });
         let stub = ctx.spawn_here(|_, me| Self {
             me,
             factory,
@@ -191,9 +192,9 @@ impl ReplicaStub {
             link: None,
             dirs: Vec::new(),
             held: BTreeMap::new(),
-            opening: BTreeSet::new(),
+            opening: BTreeMap::new(),
             proposed: BTreeSet::new(),
-            left: BTreeSet::new(),
+            metrics,
         });
         let _ = board.stub.set(stub);
         table.on_resident(&RPC_CONFIG_PROPOSAL, stub, Self::on_proposal);
@@ -201,18 +202,15 @@ impl ReplicaStub {
     }
 
     /// Opens everything on the disks, then speaks to the meta server. A data directory that cannot be used is left
-    /// out; without any the server cannot run.
+    /// out and tried again later; without any the server cannot run.
     pub fn open(&mut self, ctx: &mut Ctx<'_>, done: OnOpened) {
         let factory = self.factory.clone();
         let (paths, log) = (self.options.data_dirs.clone(), self.options.log.clone());
         ctx.offload(
             &LPC_STUB_OPEN,
             move |job| {
-                let open = |path: PathBuf| {
-                    let opened = open_dir(job, &*factory, &path, &log);
-                    (path, opened)
-                };
-                paths.into_iter().map(open).collect::<Vec<_>>()
+                let open = |path| open_dir(job, &*factory, path, &log);
+                paths.iter().map(|path| open(path)).collect()
             },
             self.me,
             move |stub, opened, ctx| stub.opened(ctx, opened, done),
@@ -222,31 +220,19 @@ impl ReplicaStub {
     fn opened(
         &mut self,
         ctx: &mut Ctx<'_>,
-        opened: Vec<(PathBuf, Result<OpenedDir, String>)>,
+        opened: Vec<Result<OpenedDir, String>>,
         done: OnOpened,
     ) {
+        let now = ctx.clock();
+        let paths = self.options.data_dirs.iter();
+        self.dirs = paths.map(|path| DataDir::new(path.clone(), now)).collect();
         let mut problems = Vec::new();
-        for (path, outcome) in opened {
-            match outcome {
-                Ok(dir) => {
-                    self.left.extend(dir.left.into_iter().map(|(gpid, _)| gpid));
-                    self.dirs.push(DataDir { path, log: dir.log });
-                    let index = self.dirs.len() - 1;
-                    for replica in dir.replicas {
-                        self.hold(ctx, replica, index);
-                    }
-                }
-                Err(reason) => {
-                    tracing::error!(dir = %path.display(), reason, "data directory left out");
-                    problems.push(format!("{}: {reason}", path.display()));
-                }
-            }
+        for (index, outcome) in opened.into_iter().enumerate() {
+            problems.extend(self.dir_opened(ctx, index, outcome).err());
         }
-        if self.dirs.is_empty() {
-            return done(
-                ctx,
-                Err(format!("no data directory can be used: {}", problems.join("; "))),
-            );
+        if self.dirs.iter().all(|dir| dir.log.is_none()) {
+            let problems = problems.join("; ");
+            return done(ctx, Err(format!("no data directory can be used: {problems}")));
         }
         tracing::info!(replicas = self.held.len(), "opened what the disks hold");
         let server: Arc<dyn ReplicaServer> = self.board.clone();
@@ -254,22 +240,25 @@ impl ReplicaStub {
             Some(MetaLink::start(ctx, self.options.link.clone(), self.lease.clone(), server));
         ctx.every(self.me, &LPC_STUB_TICK, self.options.checkpoint_interval, Self::tick);
         ctx.every(self.me, &LPC_STUB_TICK, self.options.log.sync_interval, Self::sync_logs);
+        ctx.every(self.me, &LPC_STUB_TICK, repair::PAUSE_FIRST, Self::repair);
         done(ctx, Ok(()));
     }
 
     /// Gives an opened replica its host and makes it known.
     fn hold(&mut self, ctx: &mut Ctx<'_>, opened: Opened, data_dir: usize) {
         let Opened { gpid, info, dir, machine, recovered } = opened;
+        let Some(log) = self.dirs[data_dir].log.clone() else { return };
         let gate = Arc::new(ReadGate::new(gpid, machine.clone(), self.lease.clone()));
         let board = self.board.clone();
-        let on_failed: OnFailed = Arc::new(move |ctx, gpid, _: &LocalError| {
-            board.with(ctx, move |stub, ctx| stub.sync_now(ctx, gpid));
+        let on_failed: OnFailed = Arc::new(move |ctx, gpid, error: &LocalError| {
+            let error = error.clone();
+            board.with(ctx, move |stub, ctx| stub.replica_failed(ctx, gpid, &error));
         });
         let parts = HostParts {
             gpid,
             machine,
             gate: gate.clone(),
-            log: self.dirs[data_dir].log.clone(),
+            log,
             worker_logs: self.worker_logs.clone(),
             lease: self.lease.clone(),
             recovered,
@@ -281,7 +270,11 @@ impl ReplicaStub {
         let host = ctx.spawn(place, &LPC_REPLICA_EVENT, move |_, me| ReplicaHost::new(me, parts));
         gate.on_broken(Box::new(move |ctx, error| {
             ctx.post(host, &LPC_REPLICA_EVENT, move |host, ctx| {
-                host.fail(ctx, LocalError::App(format!("a read failed with {error}")));
+                let reason = format!("a read failed with {error}");
+                host.fail(ctx, match error {
+                    ErrorCode::RdbCorruption => LocalError::Corrupt(reason),
+                    _ => LocalError::Disk(reason),
+                });
             });
         }));
         self.board.placement.insert(gpid, Placed { host, gate });
@@ -323,7 +316,7 @@ impl ReplicaStub {
                 return;
             }
         }
-        if self.opening.contains(&gpid) || self.left.contains(&gpid) || self.dirs.is_empty() {
+        if self.opening.contains_key(&gpid) || self.board.unserved.lock().contains_key(&gpid) {
             return;
         }
         if !self.held.contains_key(&gpid) {
@@ -342,17 +335,22 @@ impl ReplicaStub {
     /// Makes an empty replica, then goes on with the proposal.
     fn create(&mut self, ctx: &mut Ctx<'_>, proposal: ConfigurationUpdateRequest) {
         let gpid = proposal.config.pid;
-        if proposal.config.last_committed_decree > 0
-            || proposal.config_type != ConfigType::AssignPrimary
-        {
+        // A group that ever had a primary may have data, whatever the meta server has heard of it.
+        let (decree, ballot) = (proposal.config.last_committed_decree, proposal.config.ballot);
+        if decree > 0 || ballot > 0 || proposal.config_type != ConfigType::AssignPrimary {
             tracing::error!(%gpid, "asked to lead a partition that has data, of which this server has none");
             return;
         }
-        let count = |index: usize| self.held.values().filter(|h| h.data_dir == index).count();
-        let Some(index) = (0..self.dirs.len()).min_by_key(|index| count(*index)) else { return };
-        let (path, log) = (self.dirs[index].path.clone(), self.dirs[index].log.clone());
+        let count = |index: usize| {
+            let held = self.held.values().filter(|held| held.data_dir == index).count();
+            held + self.opening.values().filter(|dir| **dir == index).count()
+        };
+        let usable = (0..self.dirs.len()).filter(|index| self.dirs[*index].usable().is_some());
+        let Some(index) = usable.min_by_key(|index| count(*index)) else { return };
+        let path = self.dirs[index].path.clone();
+        let Some(log) = self.dirs[index].log.clone() else { return };
         let factory = self.factory.clone();
-        self.opening.insert(gpid);
+        self.opening.insert(gpid, index);
         ctx.offload(
             &LPC_OPEN_REPLICA,
             move |job| {
@@ -455,18 +453,17 @@ impl ReplicaStub {
 
     /// Closes a replica and puts its directory aside, for the time that operators may want it back.
     fn drop_replica(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid) {
-        let Some(held) = self.held.remove(&gpid) else { return };
-        let Some(placed) = self.board.placement.get(ctx, gpid) else { return };
+        let Some((held, machine)) = self.let_go(ctx, gpid) else { return };
         tracing::info!(%gpid, "replica no longer wanted");
-        self.board.placement.remove(gpid);
-        ctx.close(held.host);
         let log = self.dirs[held.data_dir].log.clone();
-        self.opening.insert(gpid);
+        self.opening.insert(gpid, held.data_dir);
         ctx.offload(
             &LPC_OPEN_REPLICA,
             move |job| {
-                placed.gate.machine().close(job);
-                log.forget(gpid);
+                machine.close(job);
+                if let Some(log) = log {
+                    log.forget(gpid);
+                }
                 let now_us = job.wall().unix_micros();
                 layout::put_aside(&**job.disk(), &held.dir, now_us, "gar")
             },
@@ -480,7 +477,7 @@ impl ReplicaStub {
         );
     }
 
-    fn sync_now(&mut self, ctx: &mut Ctx<'_>, _gpid: Gpid) {
+    fn sync_now(&mut self, ctx: &mut Ctx<'_>) {
         if let Some(link) = self.link {
             ctx.post(link, &LPC_STUB_EVENT, |link, ctx| link.sync_now(ctx));
         }
@@ -493,8 +490,7 @@ impl ReplicaStub {
                 host.checkpoint(ctx, CheckpointKind::NoFlush);
             });
         }
-        for dir in &self.dirs {
-            let log = dir.log.clone();
+        for log in self.dirs.iter().filter_map(|dir| dir.usable().cloned()) {
             ctx.offload(
                 &LPC_REPLICA_CHECKPOINT,
                 move |job| log.collect(job.wall().unix_micros()),
@@ -521,8 +517,8 @@ impl ReplicaStub {
             Durability::IntervalSync => SyncScope::All,
             Durability::Os | Durability::GroupSync => SyncScope::Sealed,
         };
-        for dir in &self.dirs {
-            sync_from_here(ctx, &self.worker_logs, &dir.log, scope);
+        for log in self.dirs.iter().filter_map(DataDir::usable) {
+            sync_from_here(ctx, &self.worker_logs, log, scope);
         }
     }
 

@@ -2,11 +2,14 @@
 //!
 //! Mutations come in log order and are applied as they come, in runs. Decrees are dense, so a missing one shows by
 //! itself: its replica is put aside, the others serve. What is missing in the unsynced tail of a log under group sync
-//! was never acknowledged; there the replica simply ends before it.
+//! was never acknowledged; there the replica simply ends before it. The log keeps what it has of a replica that was put
+//! aside: it may be the only copy.
 
 use super::layout;
 use crate::ids::Decree;
-use crate::log::{LogOptions, Record, ReplaySink, ReplicaStart, SharedLog};
+use crate::log::{
+    LogBatch, LogError, LogOptions, Record, RecordKey, RecordKind, ReplaySink, ReplicaStart, SharedLog,
+};
 use crate::mutation::{CodeTable, Mutation};
 use crate::replica::recovery::{Recovered, Recovery};
 use crate::state_machine::{
@@ -18,6 +21,7 @@ use dsn_core::hash::mix64;
 use dsn_rpc::gpid::Gpid;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,14 +45,15 @@ pub struct OpenedDir {
     pub log: Arc<SharedLog>,
     /// Its replicas.
     pub replicas: Vec<Opened>,
-    /// Replicas put aside, and why.
-    pub put_aside: Vec<(Gpid, String)>,
-    /// Replicas left where they are because the disk refused, and why: opened at the next start.
-    pub left: Vec<(Gpid, String)>,
+    /// Replicas put aside as damaged, now or at an earlier start: where they are, and why.
+    pub put_aside: Vec<(Gpid, PathBuf, String)>,
+    /// Replicas left where they are because the disk refused, and why: to be opened later.
+    pub left: Vec<(Gpid, PathBuf, String)>,
 }
 
 /// Why a replica cannot be opened.
-enum Problem {
+#[derive(Debug)]
+pub enum Problem {
     /// Its files contradict themselves: it is put aside, to be looked at.
     Damaged(String),
     /// The disk refuses; nothing is known to be wrong with the data, which may be the only copy.
@@ -97,6 +102,32 @@ impl Feed {
             Err(ApplyError::Failed(error)) => self.broken = Some(error.into()),
             Err(error @ ApplyError::WouldBlock) => {
                 self.broken = Some(Problem::Unreachable(error.to_string()));
+            }
+        }
+    }
+}
+
+impl Feed {
+    /// Judges what the log has brought.
+    fn finish(
+        mut self,
+        job: &BlockingCtx<'_>,
+        tail: Option<Range<u64>>,
+        void: &mut LogBatch,
+    ) -> Result<Opened, Problem> {
+        let run = self.recovery.take_run();
+        self.apply(&run);
+        let Self { gpid, info, dir, machine, recovery, broken, .. } = self;
+        let recovered = recovery.finish(tail);
+        let recovered = recovered.map_err(|error| Problem::Damaged(error.to_string()));
+        match broken.map_or(recovered, Err) {
+            Ok(recovered) => {
+                void_tail(gpid, &recovered, void);
+                Ok(Opened { gpid, info, dir, machine, recovered })
+            }
+            Err(problem) => {
+                machine.close(job);
+                Err(problem)
             }
         }
     }
@@ -165,12 +196,16 @@ pub fn open_dir(
     crate::dirs::create_dir_durable(&**disk, &log_dir)
         .map_err(|error| format!("{}: {error}", log_dir.display()))?;
     let codes = Arc::new(CodeTable::new(factory.codes()));
-    let mut problems = Vec::new();
+    let (mut problems, mut put_aside) = (Vec::new(), Vec::new());
     let mut feeds = BTreeMap::new();
     let entries = disk.list(&base).map_err(|error| format!("{}: {error}", base.display()))?;
     for entry in entries.into_iter().filter(|entry| entry.is_dir) {
-        let Some(gpid) = layout::parse_name(&entry.name, factory.app_type()) else { continue };
         let dir = base.join(&entry.name);
+        if let Some(gpid) = layout::parse_damaged_name(&entry.name, factory.app_type()) {
+            put_aside.push((gpid, dir, "put aside at an earlier start".to_owned()));
+            continue;
+        }
+        let Some(gpid) = layout::parse_name(&entry.name, factory.app_type()) else { continue };
         match open_one(job, factory, gpid, &dir, &codes) {
             Ok(feed) => drop(feeds.insert(gpid, feed)),
             Err(problem) => problems.push((gpid, dir, problem)),
@@ -182,40 +217,97 @@ pub fn open_dir(
     let opened = SharedLog::open(disk, &log_dir, options, (seed, now_us), &starts, &mut sink)
         .map_err(|error| error.to_string())?;
     let mut replicas = Vec::new();
-    for (gpid, mut feed) in sink.feeds {
-        let run = feed.recovery.take_run();
-        feed.apply(&run);
-        let Feed { info, dir, machine, recovery, broken, .. } = feed;
-        let recovered = recovery.finish(opened.tail);
-        let recovered = recovered.map_err(|error| Problem::Damaged(error.to_string()));
-        match broken.map_or(recovered, Err) {
-            Ok(recovered) => replicas.push(Opened { gpid, info, dir, machine, recovered }),
-            Err(problem) => {
-                machine.close(job);
-                problems.push((gpid, dir, problem));
-            }
+    let mut void = LogBatch::new();
+    for (gpid, feed) in sink.feeds {
+        let dir = feed.dir.clone();
+        match feed.finish(job, opened.tail.clone(), &mut void) {
+            Ok(replica) => replicas.push(replica),
+            Err(problem) => problems.push((gpid, dir, problem)),
         }
     }
-    let (mut put_aside, mut left) = (Vec::new(), Vec::new());
+    if !void.is_empty() {
+        let _ = opened.log.append(&mut void).map_err(|error| error.to_string())?;
+    }
+    // What another replica of the same partition has replaced is nobody's concern any more.
+    put_aside.retain(|(gpid, ..)| replicas.iter().all(|replica| replica.gpid != *gpid));
+    let mut left = Vec::new();
     for (gpid, dir, problem) in problems {
         match problem {
             Problem::Damaged(reason) => {
-                tracing::error!(%gpid, dir = %dir.display(), reason, "replica put aside");
-                opened.log.forget(gpid);
-                if let Err(error) = layout::put_aside(&**disk, &dir, now_us, "err") {
-                    tracing::error!(%gpid, %error, "its directory cannot be renamed");
-                }
-                put_aside.push((gpid, reason));
+                put_aside.push((gpid, put_damaged_aside(job, gpid, dir, &reason), reason));
             }
             Problem::Unreachable(reason) => {
                 tracing::error!(%gpid, dir = %dir.display(), reason, "replica not opened");
-                // Whatever the log has of it must stay.
-                opened.log.register(gpid, Decree::ZERO, 0);
-                left.push((gpid, reason));
+                left.push((gpid, dir, reason));
             }
         }
     }
+    for gpid in put_aside.iter().map(|(gpid, ..)| gpid).chain(left.iter().map(|(gpid, ..)| gpid)) {
+        opened.log.register(*gpid, Decree::ZERO, 0);
+    }
     Ok(OpenedDir { log: opened.log, replicas, put_aside, left })
+}
+
+/// Renames the directory of a replica that cannot be trusted; returns where it is then.
+pub fn put_damaged_aside(
+    job: &BlockingCtx<'_>,
+    gpid: Gpid,
+    dir: PathBuf,
+    reason: &str,
+) -> PathBuf {
+    tracing::error!(%gpid, dir = %dir.display(), reason, "replica put aside");
+    let now_us = job.wall().unix_micros();
+    match layout::put_aside(&**job.disk(), &dir, now_us, "err") {
+        Ok(aside) => aside,
+        Err(error) => {
+            tracing::error!(%gpid, %error, "its directory cannot be renamed");
+            dir
+        }
+    }
+}
+
+/// Opens one replica that could not be opened with the others, from the log in use.
+///
+/// # Errors
+/// The [`Problem`]; nothing is left open.
+pub fn reopen(
+    job: &BlockingCtx<'_>,
+    factory: &dyn StateMachineFactory,
+    log: &SharedLog,
+    gpid: Gpid,
+    dir: &Path,
+) -> Result<Opened, Problem> {
+    let refused = |error: LogError| Problem::Unreachable(error.to_string());
+    let codes = Arc::new(CodeTable::new(factory.codes()));
+    let feed = open_one(job, factory, gpid, dir, &codes)?;
+    let start = start_of(&feed);
+    let mut sink = Feeds { feeds: BTreeMap::from([(gpid, feed)]) };
+    let replayed = log.replay(start, &mut sink).map_err(refused);
+    let Some(mut feed) = sink.feeds.remove(&gpid) else {
+        return Err(Problem::Unreachable("it is gone".to_owned()));
+    };
+    if let Err(problem) = replayed {
+        feed.broken.get_or_insert(problem);
+    }
+    let mut void = LogBatch::new();
+    let opened = feed.finish(job, log.tail(), &mut void)?;
+    if !void.is_empty()
+        && let Err(error) = log.append(&mut void)
+    {
+        opened.machine.close(job);
+        return Err(refused(error));
+    }
+    log.register(gpid, start.durable, start.floor);
+    Ok(opened)
+}
+
+/// Declares void what follows a hole that a power loss left. Nothing else is appended before: once later records say
+/// that everything up to them was durable, the hole would pass for a loss.
+fn void_tail(gpid: Gpid, recovered: &Recovered, batch: &mut LogBatch) {
+    let Some(decree) = recovered.void_from else { return };
+    tracing::warn!(%gpid, from = decree.0, "unsynced mutations behind a hole are void");
+    let ballot = recovered.ballot;
+    batch.truncate(RecordKey { gpid, ballot, decree, kind: RecordKind::Truncate });
 }
 
 fn start_of(feed: &Feed) -> ReplicaStart {

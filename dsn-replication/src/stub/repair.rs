@@ -1,0 +1,364 @@
+//! What is on the disks and not served, and the way back without a restart of the process.
+//!
+//! * The disk refuses a replica, when it is opened or later: it is opened again after pauses that double.
+//! * A data directory cannot be opened, or its log has failed: the same, with all that is in it. A failed log is not
+//!   written to again; a new one is begun behind it, and its replicas write out what they have in memory, because what
+//!   the failed log holds on the disk is unknown.
+//! * The files of a replica contradict themselves: it is put aside and stays out with all its data. A group of one has
+//!   nobody to learn from, so nothing takes its place here. People are told: metric, log, command, HTTP.
+
+use super::open::{OpenedDir, Problem, open_dir, put_damaged_aside, reopen};
+use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, LPC_STUB_OPEN, ReplicaStub};
+use crate::host::LPC_REPLICA_EVENT;
+use crate::log::{LogError, SharedLog};
+use crate::replica::LocalError;
+use crate::state_machine::{CheckpointKind, StateMachine};
+use crate::wire::config::PartitionStatus;
+use dsn_core::exec::{Ctx, WorkerId};
+use dsn_core::time::Mono;
+use dsn_rpc::ServiceTable;
+use dsn_rpc::gpid::Gpid;
+use dsn_rpc::http::HttpReply;
+use parking_lot::Mutex;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between a refusal of the disk and the first new attempt, and between two looks at what is due.
+pub const PAUSE_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest pause between two attempts.
+pub const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+dsn_core::metrics! {
+    /// The replicas of a server.
+    pub struct StubMetrics on "server" {
+        /// Replicas held.
+        total_replicas: Gauge, Replicas;
+        /// Replicas being made, opened or closed.
+        opening_replicas: Gauge, Replicas;
+        /// Replicas that lead their group.
+        primary_replicas: Gauge, Replicas;
+        /// Replicas that belong to no group at present.
+        inactive_replicas: Gauge, Replicas;
+        /// Replicas that are broken, or wait for their disk.
+        error_replicas: Gauge, Replicas;
+        /// Directories of replicas that were put aside as damaged.
+        replica_error_dirs: Gauge, Dirs;
+        /// Data directories that cannot be used.
+        broken_data_dirs: Gauge, Dirs;
+    }
+}
+
+/// When to try again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pause {
+    length: Duration,
+    due: Mono,
+}
+
+impl Pause {
+    pub(super) fn first(now: Mono) -> Self {
+        Self { length: PAUSE_FIRST, due: now + PAUSE_FIRST }
+    }
+
+    fn next(self, now: Mono) -> Self {
+        let length = (self.length * 2).min(PAUSE_MAX);
+        Self { length, due: now + length }
+    }
+}
+
+/// A replica that is on a disk and not served.
+#[derive(Clone, Debug)]
+pub(super) struct Unserved {
+    data_dir: usize,
+    dir: PathBuf,
+    reason: String,
+    /// `None` for a damaged one, which is not tried again.
+    pause: Option<Pause>,
+}
+
+/// All of them, for whoever asks.
+pub(super) type UnservedMap = Arc<Mutex<BTreeMap<Gpid, Unserved>>>;
+
+/// A data directory.
+pub(super) struct DataDir {
+    pub(super) path: PathBuf,
+    /// `None` while the directory cannot be used.
+    pub(super) log: Option<Arc<SharedLog>>,
+    pause: Pause,
+    opening: bool,
+}
+
+impl DataDir {
+    pub(super) fn new(path: PathBuf, now: Mono) -> Self {
+        Self { path, log: None, pause: Pause::first(now), opening: false }
+    }
+
+    /// The log, if it takes anything.
+    pub(super) fn usable(&self) -> Option<&Arc<SharedLog>> {
+        self.log.as_ref().filter(|log| log.failure().is_none())
+    }
+}
+
+/// Lets people ask what is not served.
+pub(super) fn register(ctx: &Ctx<'_>, table: &mut ServiceTable, unserved: &UnservedMap) {
+    let told = unserved.clone();
+    let help = "Lists replicas that are on the disks and not served, and why.";
+    ctx.node().commands().add("replica.query-unserved", "", help, move |_| {
+        dsn_core::command::CommandReply::done(describe(&told).to_string())
+    });
+    let told = unserved.clone();
+    let help = "replicas that are on the disks and not served, and why";
+    table.http("/replica/unserved", help, move |_, _| HttpReply::json(&describe(&told)));
+}
+
+fn describe(unserved: &UnservedMap) -> serde_json::Value {
+    let unserved = unserved.lock();
+    let each = unserved.iter().map(|(gpid, each)| {
+        let state = if each.pause.is_some() { "waits for its disk" } else { "damaged" };
+        json!({ "gpid": gpid.to_string(), "state": state, "dir": each.dir, "reason": each.reason })
+    });
+    each.collect()
+}
+
+impl ReplicaStub {
+    /// Tries again whatever is due.
+    pub(super) fn repair(&mut self, ctx: &mut Ctx<'_>) {
+        for index in 0..self.dirs.len() {
+            self.repair_dir(ctx, index);
+        }
+        let now = ctx.clock();
+        let due: Vec<(Gpid, Unserved)> = {
+            let unserved = self.board.unserved.lock();
+            let is_due = |each: &Unserved| each.pause.is_some_and(|pause| pause.due.is_past(now));
+            let due = unserved.iter().filter(|(_, each)| is_due(each));
+            due.map(|(gpid, each)| (*gpid, each.clone())).collect()
+        };
+        for (gpid, each) in due {
+            if !self.opening.contains_key(&gpid) {
+                self.reopen(ctx, gpid, each);
+            }
+        }
+        self.count();
+    }
+
+    fn count(&self) {
+        let (mut primary, mut inactive, mut error) = (0, 0, 0);
+        for (_, placed) in self.board.placement.all() {
+            match placed.gate.status() {
+                PartitionStatus::Primary => primary += 1,
+                PartitionStatus::Error => error += 1,
+                _ => inactive += 1,
+            }
+        }
+        let (waiting, damaged) = {
+            let unserved = self.board.unserved.lock();
+            let waiting = unserved.values().filter(|each| each.pause.is_some()).count();
+            (waiting, unserved.len() - waiting)
+        };
+        let broken = self.dirs.iter().filter(|dir| dir.usable().is_none()).count();
+        let metrics = &self.metrics;
+        metrics.total_replicas.set_u64(self.held.len() as u64);
+        metrics.opening_replicas.set_u64(self.opening.len() as u64);
+        metrics.primary_replicas.set_u64(primary);
+        metrics.inactive_replicas.set_u64(inactive);
+        metrics.error_replicas.set_u64(error + waiting as u64);
+        metrics.replica_error_dirs.set_u64(damaged as u64);
+        metrics.broken_data_dirs.set_u64(broken as u64);
+    }
+
+    fn repair_dir(&mut self, ctx: &mut Ctx<'_>, index: usize) {
+        let dir = &mut self.dirs[index];
+        if dir.opening {
+            return;
+        }
+        match dir.log.as_ref().map(|log| log.failure()) {
+            Some(None) => {}
+            Some(Some(error)) => self.shut_dir(ctx, index, &error),
+            None if dir.pause.due.is_past(ctx.clock()) => {
+                dir.opening = true;
+                self.open_dir_again(ctx, index);
+            }
+            None => {}
+        }
+    }
+
+    /// Closes everything in a directory whose log has failed.
+    fn shut_dir(&mut self, ctx: &mut Ctx<'_>, index: usize, error: &LogError) {
+        let dir = &mut self.dirs[index];
+        tracing::error!(dir = %dir.path.display(), %error, "data directory shut, to be opened again");
+        dir.log = None;
+        dir.pause = Pause::first(ctx.clock());
+        let here = |held: &&Held| held.data_dir == index;
+        let gpids: Vec<Gpid> =
+            self.held.iter().filter(|(_, held)| here(held)).map(|(gpid, _)| *gpid).collect();
+        let machines: Vec<_> =
+            gpids.into_iter().filter_map(|gpid| Some(self.let_go(ctx, gpid)?.1)).collect();
+        self.board.unserved.lock().retain(|_, each| each.data_dir != index || each.pause.is_none());
+        ctx.offload(
+            &LPC_OPEN_REPLICA,
+            move |job| machines.into_iter().for_each(|machine| machine.close(job)),
+            self.me,
+            |_, (), _| {},
+        );
+    }
+
+    fn open_dir_again(&mut self, ctx: &mut Ctx<'_>, index: usize) {
+        let (factory, log) = (self.factory.clone(), self.options.log.clone());
+        let path = self.dirs[index].path.clone();
+        ctx.offload(
+            &LPC_STUB_OPEN,
+            move |job| open_dir(job, &*factory, &path, &log),
+            self.me,
+            move |stub, outcome, ctx| {
+                if stub.dir_opened(ctx, index, outcome).is_ok() {
+                    stub.flush_dir(ctx, index);
+                    stub.sync_now(ctx);
+                }
+            },
+        );
+    }
+
+    /// Takes over what a data directory holds.
+    pub(super) fn dir_opened(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        index: usize,
+        outcome: Result<OpenedDir, String>,
+    ) -> Result<(), String> {
+        let now = ctx.clock();
+        let dir = &mut self.dirs[index];
+        dir.opening = false;
+        let opened = match outcome {
+            Ok(opened) => opened,
+            Err(reason) => {
+                dir.pause = dir.pause.next(now);
+                let (path, pause) = (dir.path.display(), dir.pause.length);
+                tracing::error!(dir = %path, reason, ?pause, "data directory cannot be used");
+                return Err(format!("{path}: {reason}"));
+            }
+        };
+        dir.log = Some(opened.log);
+        dir.pause = Pause::first(now);
+        {
+            let mut unserved = self.board.unserved.lock();
+            let mut add = |gpid, dir, reason, pause| {
+                unserved.insert(gpid, Unserved { data_dir: index, dir, reason, pause });
+            };
+            for (gpid, dir, reason) in opened.put_aside {
+                add(gpid, dir, reason, None);
+            }
+            for (gpid, dir, reason) in opened.left {
+                add(gpid, dir, reason, Some(Pause::first(now)));
+            }
+        }
+        for replica in opened.replicas {
+            self.hold(ctx, replica, index);
+        }
+        Ok(())
+    }
+
+    fn flush_dir(&mut self, ctx: &mut Ctx<'_>, index: usize) {
+        for held in self.held.values().filter(|held| held.data_dir == index) {
+            ctx.post(held.host, &LPC_REPLICA_EVENT, |host, ctx| {
+                host.checkpoint(ctx, CheckpointKind::Flush);
+            });
+        }
+    }
+
+    /// A replica broke while it was served.
+    pub(super) fn replica_failed(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid, error: &LocalError) {
+        let damaged = matches!(error, LocalError::Corrupt(_));
+        if damaged || matches!(error, LocalError::Disk(_)) {
+            self.take_out(ctx, gpid, error.to_string(), damaged);
+        }
+        self.sync_now(ctx);
+    }
+
+    fn take_out(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid, reason: String, damaged: bool) {
+        let Some((held, machine)) = self.let_go(ctx, gpid) else { return };
+        let Held { dir, data_dir, .. } = held;
+        let pause = (!damaged).then(|| Pause::first(ctx.clock()));
+        let unserved = Unserved { data_dir, dir: dir.clone(), reason: reason.clone(), pause };
+        self.board.unserved.lock().insert(gpid, unserved);
+        self.opening.insert(gpid, data_dir);
+        ctx.offload(
+            &LPC_OPEN_REPLICA,
+            move |job| {
+                machine.close(job);
+                damaged.then(|| put_damaged_aside(job, gpid, dir, &reason))
+            },
+            self.me,
+            move |stub, aside, _| {
+                stub.opening.remove(&gpid);
+                if let Some(aside) = aside
+                    && let Some(each) = stub.board.unserved.lock().get_mut(&gpid)
+                {
+                    each.dir = aside;
+                }
+            },
+        );
+    }
+
+    /// Takes a replica away from its clients and its host.
+    pub(super) fn let_go(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        gpid: Gpid,
+    ) -> Option<(Held, Arc<dyn StateMachine>)> {
+        let held = self.held.remove(&gpid)?;
+        let placed = self.board.placement.get(ctx, gpid)?;
+        self.board.placement.remove(gpid);
+        ctx.close(held.host);
+        // Workers hold on to the table they saw last, and with it to files that are to be opened again.
+        for worker in 0..ctx.node().worker_count() {
+            let placement = self.board.placement.clone();
+            ctx.run_on(WorkerId(worker as u16), &LPC_STUB_EVENT, move |ctx| {
+                drop(placement.get(ctx, gpid));
+            });
+        }
+        Some((held, placed.gate.machine().clone()))
+    }
+
+    fn reopen(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid, unserved: Unserved) {
+        let index = unserved.data_dir;
+        let Some(log) = self.dirs[index].usable().cloned() else { return };
+        let factory = self.factory.clone();
+        self.opening.insert(gpid, index);
+        ctx.offload(
+            &LPC_OPEN_REPLICA,
+            move |job| {
+                let dir = unserved.dir.clone();
+                match reopen(job, &*factory, &log, gpid, &dir) {
+                    Ok(opened) => Ok(opened),
+                    Err(Problem::Unreachable(reason)) => Err(Unserved { reason, ..unserved }),
+                    Err(Problem::Damaged(reason)) => {
+                        let dir = put_damaged_aside(job, gpid, dir, &reason);
+                        Err(Unserved { dir, reason, pause: None, ..unserved })
+                    }
+                }
+            },
+            self.me,
+            move |stub, outcome, ctx| {
+                stub.opening.remove(&gpid);
+                match outcome {
+                    Ok(opened) => {
+                        tracing::info!(%gpid, "replica opened at last");
+                        stub.board.unserved.lock().remove(&gpid);
+                        stub.hold(ctx, opened, index);
+                        stub.sync_now(ctx);
+                    }
+                    Err(unserved) => {
+                        let pause = unserved.pause.map(|pause| pause.next(ctx.clock()));
+                        tracing::error!(%gpid, reason = unserved.reason, ?pause, "still not opened");
+                        let unserved = Unserved { pause, ..unserved };
+                        stub.board.unserved.lock().insert(gpid, unserved);
+                    }
+                }
+            },
+        );
+    }
+}
