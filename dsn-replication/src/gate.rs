@@ -5,17 +5,22 @@
 //! release ordering *before* it acknowledges a change of configuration; readers load with acquire.
 
 use crate::failure_detector::lease::Lease;
+use crate::host::HostMetrics;
 use crate::ids::Ballot;
 use crate::state_machine::StateMachine;
+use crate::table_rules::TableRules;
+use crate::throttle::{ReadBucket, Throttle, Verdict};
 use crate::wire::config::PartitionStatus;
 use dsn_core::exec::Ctx;
 use dsn_core::time::Mono;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
+use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Partition version that switches the check of key hashes off.
 pub const ANY_HASH: i32 = i32::MIN;
@@ -43,7 +48,19 @@ pub struct ReadGate {
     word: AtomicU64,
     partition_version: AtomicI32,
     deny_reads: AtomicU8,
+    /// Whether `throttles` has anything to say.
+    throttled: AtomicBool,
+    throttles: Mutex<Throttles>,
+    metrics: OnceLock<HostMetrics>,
     on_broken: OnceLock<OnBroken>,
+}
+
+/// What readers are held against.
+#[derive(Debug, Default)]
+struct Throttles {
+    reads: Throttle,
+    backup_reads: Throttle,
+    bytes: Option<ReadBucket>,
 }
 
 const READY: u64 = 1 << 8;
@@ -65,6 +82,9 @@ impl ReadGate {
             word: AtomicU64::new(0),
             partition_version: AtomicI32::new(ANY_HASH),
             deny_reads: AtomicU8::new(0),
+            throttled: AtomicBool::new(false),
+            throttles: Mutex::default(),
+            metrics: OnceLock::new(),
             on_broken: OnceLock::new(),
         };
         gate.publish(PartitionStatus::Inactive, Ballot::ZERO, false);
@@ -99,14 +119,72 @@ impl ReadGate {
         Ballot((self.word.load(Ordering::Acquire) >> 16) as i64)
     }
 
-    /// Owner: which keys are this partition's, `partition_count - 1`; [`ANY_HASH`] for no check, below 0 while the
-    /// count is being switched.
+    /// Owner: what the table says about reads.
+    pub fn obey(&self, table: &TableRules) {
+        self.set_partition_version(table.partition_version);
+        self.deny_reads(table.deny_reads);
+        let throttles = Throttles {
+            reads: table.reads.clone(),
+            backup_reads: table.backup_reads.clone(),
+            bytes: table.read_bytes.clone(),
+        };
+        let on = throttles.reads.is_on() || throttles.backup_reads.is_on();
+        let on = on || throttles.bytes.is_some();
+        *self.throttles.lock() = throttles;
+        self.throttled.store(on, Ordering::Release);
+    }
+
+    /// Whether a read must wait, or is refused.
+    #[inline]
+    pub fn throttle(&self, now: Mono, is_backup: bool) -> Verdict {
+        if !self.throttled.load(Ordering::Relaxed) {
+            return Verdict::Pass;
+        }
+        let mut throttles = self.throttles.lock();
+        let by_count = match is_backup {
+            true => throttles.backup_reads.admit(1, now),
+            false => throttles.reads.admit(1, now),
+        };
+        let full = |bucket: &mut ReadBucket| !bucket.admit(now);
+        if by_count == Verdict::Pass && throttles.bytes.as_mut().is_some_and(full) {
+            return Verdict::Reject(Duration::ZERO);
+        }
+        by_count
+    }
+
+    /// Owner: where throttled reads are counted; once.
+    pub fn set_metrics(&self, metrics: HostMetrics) {
+        let _ = self.metrics.set(metrics);
+    }
+
+    pub(crate) fn count_throttled(&self, is_backup: bool, refused: bool) {
+        let Some(metrics) = self.metrics.get() else { return };
+        let counter = match (is_backup, refused) {
+            (false, false) => &metrics.throttling_delayed_read_requests,
+            (false, true) => &metrics.throttling_rejected_read_requests,
+            (true, false) => &metrics.throttling_delayed_backup_requests,
+            (true, true) => &metrics.throttling_rejected_backup_requests,
+        };
+        counter.increment();
+    }
+
+    /// A read was answered with `bytes`.
+    #[inline]
+    pub fn answered(&self, bytes: usize) {
+        if self.throttled.load(Ordering::Relaxed)
+            && let Some(bucket) = &mut self.throttles.lock().bytes
+        {
+            bucket.pay(bytes as u64);
+        }
+    }
+
+    /// Which keys are this partition's, `partition_count - 1`; [`ANY_HASH`] for no check, below 0 while the count is
+    /// being switched.
     pub fn set_partition_version(&self, version: i32) {
         self.partition_version.store(version, Ordering::Release);
     }
 
-    /// Owner: what is denied to readers.
-    pub fn deny_reads(&self, deny: Deny) {
+    fn deny_reads(&self, deny: Deny) {
         let number = match deny {
             Deny::Nothing => 0,
             Deny::Timeout => 1,

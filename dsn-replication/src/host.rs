@@ -1,8 +1,7 @@
 //! The host of a replica: a resident that brings requests to the core and carries out what the core decides.
 
 use crate::failure_detector::lease::Lease;
-use crate::gate::Deny;
-use crate::gate::ReadGate;
+use crate::gate::{Deny, ReadGate};
 use crate::ids::{Ballot, Decree};
 use crate::log::{Appended, LogBatch, SharedLog};
 use crate::mutation::{ClientRequest, Ticket};
@@ -13,14 +12,19 @@ use crate::state_machine::{
     Access, AppError, ApplyError, ApplyMode, CheckpointKind, Replies, ReplyView, StateMachine,
     StorageCode,
 };
+use crate::table_rules::TableRules;
+use crate::throttle::Verdict;
+use crate::wire::config::AppInfo;
 use crate::worker_log::{WorkerLogs, mark};
 use dsn_core::exec::{Addr, Ctx, Resident};
+use dsn_core::time::Mono;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use dsn_rpc::{Replier, Request, ServiceTable};
 use slab::Slab;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 dsn_core::task_codes! {
     /// Codes of this file.
@@ -29,8 +33,35 @@ dsn_core::task_codes! {
     pub LPC_REPLICA_APPLY: Blocking, High, "THREAD_POOL_LOCAL_APP";
     /// A checkpoint is made.
     pub LPC_REPLICA_CHECKPOINT: Blocking, Common, "THREAD_POOL_REPLICATION_LONG";
+    /// New settings are carried out where that may take a while.
+    pub LPC_REPLICA_SETTLE: Blocking, Common, "THREAD_POOL_REPLICATION_LONG";
+    /// A throttled write goes on.
+    pub LPC_REPLICA_THROTTLED: Compute, Low, "THREAD_POOL_REPLICATION";
     /// Something concerns a replica.
     pub LPC_REPLICA_EVENT: Compute, High, "THREAD_POOL_REPLICATION";
+}
+
+/// Most writes of a replica that wait because they are throttled; further ones are refused as busy.
+pub const THROTTLED_MAX: usize = 10_000;
+
+dsn_core::metrics! {
+    /// What replication does with the requests of a replica.
+    pub struct HostMetrics on "replica" {
+        /// Writes made to wait by throttling.
+        throttling_delayed_write_requests: Counter, Requests;
+        /// Writes refused by throttling.
+        throttling_rejected_write_requests: Counter, Requests;
+        /// Reads made to wait by throttling.
+        throttling_delayed_read_requests: Counter, Requests;
+        /// Reads refused by throttling.
+        throttling_rejected_read_requests: Counter, Requests;
+        /// Reads for secondaries made to wait by throttling.
+        throttling_delayed_backup_requests: Counter, Requests;
+        /// Reads for secondaries dropped by throttling.
+        throttling_rejected_backup_requests: Counter, Requests;
+        /// Writes refused because they are too large.
+        write_size_exceed_threshold_requests: Counter, Requests;
+    }
 }
 
 /// Called when a replica broke: why.
@@ -54,8 +85,14 @@ pub struct HostParts {
     pub recovered: Recovered,
     /// Limits of the core.
     pub core: CoreOptions,
-    /// Rules of admission.
+    /// After this time at the latest the state machine writes out what it has in memory.
+    pub flush_interval: Duration,
+    /// Rules of the server.
     pub rules: WriteRules,
+    /// The table; its rules are in force from the start.
+    pub info: AppInfo,
+    /// Its metrics.
+    pub metrics: HostMetrics,
     /// Whom to tell when it breaks.
     pub on_failed: OnFailed,
 }
@@ -70,10 +107,22 @@ pub struct ReplicaHost {
     worker_logs: Arc<WorkerLogs>,
     lease: Lease,
     rules: WriteRules,
+    table: TableRules,
+    info: AppInfo,
+    /// The meta server has told what the table wants; the disk does not keep it.
+    informed: bool,
+    metrics: HostMetrics,
+    throttled: usize,
     repliers: Slab<Replier>,
     replies: Replies,
     marked: bool,
     checkpointing: bool,
+    flush_interval: Duration,
+    /// When a checkpoint that writes out is due; `None` before the first turn.
+    flush_due: Option<Mono>,
+    /// The last decree when somebody looked whether anybody writes.
+    seen: Decree,
+    beating: bool,
     on_failed: OnFailed,
 }
 
@@ -118,6 +167,8 @@ impl ReplicaHost {
     pub fn new(me: Addr<Self>, parts: HostParts) -> Self {
         let applied = parts.machine.last_applied();
         let core = Replica::new(parts.gpid, applied, parts.recovered, parts.core);
+        let table = TableRules::new(&parts.info);
+        parts.gate.obey(&table);
         Self {
             me,
             core,
@@ -127,10 +178,19 @@ impl ReplicaHost {
             worker_logs: parts.worker_logs,
             lease: parts.lease,
             rules: parts.rules,
+            table,
+            info: parts.info,
+            informed: false,
+            metrics: parts.metrics,
+            throttled: 0,
             repliers: Slab::new(),
             replies: Replies::new(true),
             marked: false,
             checkpointing: false,
+            flush_interval: parts.flush_interval,
+            flush_due: None,
+            seen: Decree::NONE,
+            beating: false,
             on_failed: parts.on_failed,
         }
     }
@@ -163,16 +223,81 @@ impl ReplicaHost {
         replier: Replier,
         batchable: bool,
     ) {
-        if self.rules.deny == Deny::Timeout {
-            return replier.forget(ctx);
+        if let Some(replier) = self.admit(ctx, &request, replier) {
+            match self.throttle(ctx, &request) {
+                Verdict::Pass => self.enqueue(ctx, &request, replier, batchable),
+                Verdict::Reject(pause) if pause.is_zero() => replier.error(ctx, ErrorCode::Busy),
+                verdict => self.write_later(ctx, request, replier, batchable, verdict),
+            }
+        }
+    }
+
+    /// Gives the replier back if the write may run; otherwise answers.
+    fn admit(&mut self, ctx: &mut Ctx<'_>, request: &Request, replier: Replier) -> Option<Replier> {
+        if self.table.deny_writes == Deny::Timeout {
+            replier.forget(ctx);
+            return None;
         }
         let has_lease = self.lease.holds(ctx.clock());
-        let bytes = request.body.len();
-        if let Err(error) =
-            self.core.admit_write(&self.rules, bytes, request.partition_hash, has_lease)
-        {
-            return replier.error(ctx, error);
+        let (bytes, hash) = (request.body.len(), request.partition_hash);
+        let admitted = self.core.admit_write(&self.rules, &self.table, bytes, hash, has_lease);
+        let Err(error) = admitted else { return Some(replier) };
+        if error == ErrorCode::InvalidData {
+            self.metrics.write_size_exceed_threshold_requests.increment();
+            let gpid = self.gpid();
+            tracing::warn!(%gpid, code = request.code.name(), bytes, peer = %request.peer, "too large");
         }
+        replier.error(ctx, error);
+        None
+    }
+
+    fn throttle(&mut self, ctx: &mut Ctx<'_>, request: &Request) -> Verdict {
+        let table = &mut self.table;
+        if !table.writes.is_on() && !table.write_bytes.is_on() {
+            return Verdict::Pass;
+        }
+        let now = ctx.clock();
+        let verdict = match table.writes.admit(1, now) {
+            Verdict::Pass => table.write_bytes.admit(request.body.len() as u64, now),
+            other => other,
+        };
+        let full = self.throttled >= THROTTLED_MAX && verdict != Verdict::Pass;
+        let verdict = if full { Verdict::Reject(Duration::ZERO) } else { verdict };
+        match verdict {
+            Verdict::Pass => {}
+            Verdict::Delay(_) => self.metrics.throttling_delayed_write_requests.increment(),
+            Verdict::Reject(_) => self.metrics.throttling_rejected_write_requests.increment(),
+        }
+        verdict.within(request.timeout)
+    }
+
+    fn write_later(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        mut request: Request,
+        replier: Replier,
+        batchable: bool,
+        verdict: Verdict,
+    ) {
+        let (pause, refused) = match verdict {
+            Verdict::Pass => (Duration::ZERO, false),
+            Verdict::Delay(pause) => (pause, false),
+            Verdict::Reject(pause) => (pause, true),
+        };
+        request.body = request.keep_body();
+        self.throttled += 1;
+        ctx.after(self.me, &LPC_REPLICA_THROTTLED, pause, move |host, ctx| {
+            host.throttled -= 1;
+            if refused {
+                return replier.error(ctx, ErrorCode::Busy);
+            }
+            if let Some(replier) = host.admit(ctx, &request, replier) {
+                host.enqueue(ctx, &request, replier, batchable);
+            }
+        });
+    }
+
+    fn enqueue(&mut self, ctx: &mut Ctx<'_>, request: &Request, replier: Replier, batchable: bool) {
         let ticket = Ticket(self.repliers.insert(replier) as u32);
         let client = ClientRequest { code: request.code, body: request.keep_body() };
         if self.core.enqueue(client, batchable, ticket).is_err() {
@@ -196,7 +321,12 @@ impl ReplicaHost {
     /// The end of the turn: numbers what waits.
     pub fn stage(&mut self, ctx: &mut Ctx<'_>, batch: &mut LogBatch) {
         self.marked = false;
-        self.core.number(ctx.wall().unix_micros(), batch);
+        let (wall, stamp) = (ctx.wall().unix_micros(), self.machine.stamp());
+        if std::mem::take(&mut self.beating) && self.core.is_idle() {
+            self.core.number_empty(wall, stamp, batch);
+            self.seen = self.core.prepared();
+        }
+        self.core.number(wall, stamp, batch);
     }
 
     /// The log holds a run of this replica.
@@ -336,14 +466,49 @@ impl ReplicaHost {
         self.gate.publish(self.core.role().status(), self.core.ballot(), ready || primary);
     }
 
-    /// New rules of admission (table settings, disk state).
-    pub fn set_rules(&mut self, rules: WriteRules) {
+    /// What the table and the server say now.
+    pub fn configure(&mut self, ctx: &mut Ctx<'_>, info: AppInfo, rules: WriteRules) {
         self.rules = rules;
+        // Envs come with every config sync; a throttle that began anew each time would leak.
+        let (old, new) = (&self.info, &info);
+        let same = (&new.envs, new.partition_count) == (&old.envs, old.partition_count);
+        if same && std::mem::replace(&mut self.informed, true) {
+            return;
+        }
+        self.informed = true;
+        self.table = TableRules::new(&info);
+        self.gate.obey(&self.table);
+        self.machine.reconfigure(&info);
+        self.info = info;
+        let machine = self.machine.clone();
+        ctx.offload(&LPC_REPLICA_SETTLE, move |job| machine.settle(job), self.me, |_, (), _| {});
     }
 
     /// Rules in force.
     pub fn rules(&self) -> &WriteRules {
         &self.rules
+    }
+
+    /// Nobody has written since the last time: an empty write tells the replicas what time it is.
+    pub fn heartbeat(&mut self, ctx: &mut Ctx<'_>) {
+        let idle = self.core.prepared() == self.seen && self.core.is_idle();
+        self.seen = self.core.prepared();
+        if idle && *self.core.role() == Role::Primary && self.lease.holds(ctx.clock()) {
+            self.beating = true;
+            self.mark(ctx);
+        }
+    }
+
+    /// Makes a checkpoint of what has reached the state machine's files, and of everything when it has been long.
+    pub fn checkpoint_in_turn(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.clock();
+        let half = self.flush_interval / 2;
+        let due = match self.flush_due {
+            Some(due) => due,
+            None => *self.flush_due.insert(now + half + ctx.rng().duration(Duration::ZERO, half)),
+        };
+        let late = due.is_past(now);
+        self.checkpoint(ctx, if late { CheckpointKind::Flush } else { CheckpointKind::NoFlush });
     }
 
     /// Makes a checkpoint, unless one is being made; the log learns what it need not keep.
@@ -363,7 +528,12 @@ impl ReplicaHost {
     fn checkpointed(&mut self, ctx: &mut Ctx<'_>, outcome: Result<Decree, AppError>) {
         self.checkpointing = false;
         match outcome {
-            Ok(durable) => self.log.set_durable(self.gpid(), durable),
+            Ok(durable) => {
+                self.log.set_durable(self.gpid(), durable);
+                if self.flush_due.is_some_and(|due| due.is_past(ctx.clock())) {
+                    self.flush_due = None;
+                }
+            }
             Err(AppError::WrongTiming | AppError::TryAgain) => {}
             Err(error @ (AppError::Corrupt(_) | AppError::Disk(_))) => {
                 self.fail(ctx, LocalError::from(&error));

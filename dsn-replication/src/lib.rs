@@ -43,7 +43,9 @@ pub mod replica_app;
 pub mod server;
 pub mod state_machine;
 pub mod stub;
+pub mod table_rules;
 pub mod testing;
+pub mod throttle;
 pub mod wire;
 pub mod worker_log;
 

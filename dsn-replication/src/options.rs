@@ -62,6 +62,14 @@ dsn_core::options! {
         max_queued_write_bytes: Size = Size::mib(64), in Size::mib(1)..=Size::gib(1);
         /// Seconds between two checkpoints of a replica (the original: 300).
         checkpoint_interval_seconds: u32 = 300, in 1..=86_400;
+        /// Hours after which a replica writes out what it has in memory and makes a checkpoint of it, if none came
+        /// about otherwise; drawn between half of this and this, so that replicas do not do it all at once.
+        checkpoint_max_interval_hours: u32 = 2, in 1..=8_760;
+        /// Milliseconds after which a partition that nobody writes to gets an empty write, by which its replicas
+        /// learn the time and compaction what has expired.
+        group_check_interval_ms: u32 = 100_000, in 100..=3_600_000;
+        /// Whether there are no such empty writes.
+        empty_write_disabled: bool = false;
         /// What the acknowledgement of a write rests on. `os`: the log was written (survives the end of the process);
         /// `group_sync`: it was synced (survives a power loss); `interval_sync`: like `os`, and synced periodically.
         log_durability: LogDurability = LogDurability::Os;

@@ -9,15 +9,27 @@ use crate::placement::Placement;
 use crate::state_machine::{
     Access, ReadEnv, ReadMode, ReadOutcome, ReadRequest, ReadStage, StorageCode,
 };
+use crate::throttle::Verdict;
 use bytes::{Bytes, BytesMut};
 use dsn_core::exec::{Addr, Ctx, Resident};
 use dsn_core::time::Mono;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::{Replier, Request, ServiceTable};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A reply buffer that grew beyond this many bytes is given back.
 const SCRATCH_KEEP: usize = 256 << 10;
+
+/// Most reads of a worker that wait because they are throttled; further ones are refused as busy.
+pub const THROTTLED_MAX: usize = 10_000;
+
+dsn_core::task_codes! {
+    /// Codes of this file.
+    pub CODES;
+    /// A throttled read goes on.
+    pub LPC_READ_THROTTLED: Compute, Low, "THREAD_POOL_DEFAULT";
+}
 
 /// Brings reads back from the blocking stages; one per worker.
 struct Reader;
@@ -29,6 +41,8 @@ impl Resident for Reader {}
 struct ReadLocal {
     reader: Option<Addr<Reader>>,
     scratch: BytesMut,
+    /// Reads that wait because they are throttled.
+    throttled: usize,
 }
 
 /// Registers the read requests of `codes`.
@@ -60,6 +74,57 @@ fn on_read<H: Resident>(
     if gate.is_silent() {
         return replier.forget(ctx);
     }
+    match gate.throttle(ctx.clock(), request.is_backup).within(request.timeout) {
+        Verdict::Pass => admit(ctx, gate, stage, request, replier),
+        verdict => later(ctx, gate, stage, request, replier, verdict),
+    }
+}
+
+/// A throttled read waits, or is refused; a refused one for secondaries is left without an answer.
+fn later(
+    ctx: &mut Ctx<'_>,
+    gate: Arc<ReadGate>,
+    stage: ReadStage,
+    mut request: Request,
+    replier: Replier,
+    verdict: Verdict,
+) {
+    let (pause, refused) = match verdict {
+        Verdict::Pass => (Duration::ZERO, false),
+        Verdict::Delay(pause) => (pause, false),
+        Verdict::Reject(pause) => (pause, true),
+    };
+    let local = ctx.local::<ReadLocal>();
+    let full = local.throttled >= THROTTLED_MAX;
+    let refuse = move |ctx: &mut Ctx<'_>, is_backup, replier: Replier| match is_backup {
+        true => replier.forget(ctx),
+        false => replier.error(ctx, ErrorCode::Busy),
+    };
+    gate.count_throttled(request.is_backup, refused || full);
+    if full || (refused && pause.is_zero()) {
+        return refuse(ctx, request.is_backup, replier);
+    }
+    local.throttled += 1;
+    request.body = request.keep_body();
+    let reader = reader(ctx);
+    ctx.after(reader, &LPC_READ_THROTTLED, pause, move |_, ctx| {
+        ctx.local::<ReadLocal>().throttled -= 1;
+        match refused {
+            true => refuse(ctx, request.is_backup, replier),
+            false => admit(ctx, gate, stage, request, replier),
+        }
+    });
+}
+
+/// Answers a read, here or in its stage, if the replica may serve it.
+#[inline]
+fn admit(
+    ctx: &mut Ctx<'_>,
+    gate: Arc<ReadGate>,
+    stage: ReadStage,
+    request: Request,
+    replier: Replier,
+) {
     let hash = request.partition_hash;
     if let Err(error) = gate.admit(ctx.clock(), request.is_backup, hash) {
         return replier.error(ctx, error);
@@ -94,6 +159,18 @@ fn on_read<H: Resident>(
     offload(ctx, gate, read, request.deadline, replier);
 }
 
+/// This worker's reader.
+fn reader(ctx: &mut Ctx<'_>) -> Addr<Reader> {
+    // One that a panicking read has taken with it is replaced.
+    let known = ctx.local::<ReadLocal>().reader;
+    if let Some(reader) = known.filter(|reader| ctx.is_here(*reader)) {
+        return reader;
+    }
+    let reader = ctx.spawn_here(|_, _| Reader);
+    ctx.local::<ReadLocal>().reader = Some(reader);
+    reader
+}
+
 /// Moves a read to the threads of its code's stage.
 fn offload(
     ctx: &mut Ctx<'_>,
@@ -104,16 +181,7 @@ fn offload(
 ) {
     // It may wait long: it must not hold the buffer it arrived in.
     read.body = dsn_rpc::detach(&read.body);
-    // One that a panicking read has taken with it is replaced.
-    let known = ctx.local::<ReadLocal>().reader;
-    let reader = match known.filter(|reader| ctx.is_here(*reader)) {
-        Some(reader) => reader,
-        None => {
-            let reader = ctx.spawn_here(|_, _| Reader);
-            ctx.local::<ReadLocal>().reader = Some(reader);
-            reader
-        }
-    };
+    let reader = reader(ctx);
     let code = read.code;
     ctx.offload(
         code,
@@ -150,7 +218,10 @@ fn answer(
 ) {
     match outcome {
         ReadOutcome::Reply => match gate.admit(ctx.clock(), read.is_backup, read.partition_hash) {
-            Ok(()) => replier.reply_encoded(ctx, out),
+            Ok(()) => {
+                gate.answered(out.len());
+                replier.reply_encoded(ctx, out);
+            }
             Err(error) => replier.error(ctx, error),
         },
         ReadOutcome::NoReply => replier.forget(ctx),

@@ -93,6 +93,9 @@ impl ReplicaAppOptions {
             max_write_bytes: replication.max_allowed_write_size.as_usize(),
             min_members: replication.mutation_2pc_min_replica_count,
             checkpoint_interval: seconds(replication.checkpoint_interval_seconds),
+            checkpoint_max_interval: seconds(3600 * replication.checkpoint_max_interval_hours),
+            heartbeat: (!replication.empty_write_disabled)
+                .then(|| millis(replication.group_check_interval_ms)),
             link: MetaLinkOptions {
                 metas: self.metas.clone(),
                 me: self.listen,

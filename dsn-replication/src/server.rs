@@ -41,6 +41,7 @@ pub fn codes() -> Vec<&'static [Code]> {
         dsn_rpc::CODES,
         crate::codes::CODES,
         crate::host::CODES,
+        crate::reads::CODES,
         crate::stub::CODES,
         crate::worker_log::CODES,
         crate::meta_link::CODES,

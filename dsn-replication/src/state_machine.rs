@@ -156,7 +156,7 @@ pub trait StateMachine: Send + Sync + 'static {
     /// is there, together with the last decree. The first decree is `last_applied() + 1`. For every request, in order,
     /// exactly one answer is pushed to `replies` (none for an empty write).
     ///
-    /// The outcome depends on nothing but the state and the run: time is `timestamp_us`. A request that makes no sense
+    /// The outcome depends on nothing but the state and the run: time is `timestamp_us`, settings are in `stamp`. A request that makes no sense
     /// is answered so and changes nothing; it is no error.
     ///
     /// # Errors
@@ -190,9 +190,20 @@ pub trait StateMachine: Send + Sync + 'static {
     /// [`AppError::WrongTiming`] and [`AppError::TryAgain`] leave everything as it was.
     fn checkpoint(&self, job: &BlockingCtx<'_>, kind: CheckpointKind) -> Result<Decree, AppError>;
 
-    /// The table's settings changed (`envs` above all).
+    /// What `apply` must know of the table's settings, as they are now. Put into every mutation that this replica
+    /// numbers, so that all members, and replays of the log, go by the same.
+    fn stamp(&self) -> u32 {
+        0
+    }
+
+    /// The table's settings changed (`envs` above all). On a worker: must not wait.
     fn reconfigure(&self, info: &AppInfo) {
         let _ = info;
+    }
+
+    /// Carries out what the last [`reconfigure`](Self::reconfigure) left for a thread that may wait.
+    fn settle(&self, job: &BlockingCtx<'_>) {
+        let _ = job;
     }
 
     /// Stops background work and writes out what is only in memory. Nothing is called afterwards but the getters.

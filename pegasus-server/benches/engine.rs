@@ -298,6 +298,7 @@ fn puts(batch_size: u64) {
                         decree,
                         last_committed: decree.prev(),
                         timestamp_us: 1_800_000_000_000_000 + Decree::ZERO.0 as u64,
+                        stamp: 0,
                         requests: (0..count).map(|_| request(rng)).collect(),
                     };
                     replies.clear(true);

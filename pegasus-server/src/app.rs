@@ -20,6 +20,7 @@ use dsn_core::exec::BlockingCtx;
 use dsn_core::hash::mix64;
 use dsn_core::metrics::Registry;
 use dsn_core::time::Mono;
+use dsn_replication::dirs::create_dir_durable;
 use dsn_replication::ids::Decree;
 use dsn_replication::mutation::Mutation;
 use dsn_replication::state_machine::{
@@ -35,11 +36,12 @@ use crate::codes::STORAGE_CODES;
 use crate::engine::checkpoints::{Checkpoint, Checkpoints, Progress, ReservePolicy};
 use crate::engine::mem::MemEngine;
 use crate::engine::rocks::{RocksEngine, RocksShared};
-use crate::engine::{EngineError, Stall, StorageEngine};
+use crate::engine::{EngineError, Stall, StorageEngine, meta};
 use crate::identity::Identity;
 use crate::metrics::StorageMetrics;
 use crate::options::{EngineKind, StorageOptions};
 use crate::read::ReadService;
+use crate::scenario::{NUM_LEVELS, Tuning};
 use crate::settings::TableSettings;
 use crate::write::WriteService;
 
@@ -55,6 +57,17 @@ pub struct StorageApp {
     options: Arc<StorageOptions>,
     settings: Arc<TableSettings>,
     metrics: Arc<StorageMetrics>,
+    tuning: Mutex<Tunings>,
+    /// Differs from replica to replica.
+    salt: u64,
+}
+
+/// What the engine is tuned for, and what it is to be tuned for.
+#[derive(Debug, Default)]
+struct Tunings {
+    /// `None` for an engine as it was opened.
+    present: Option<Tuning>,
+    wanted: Tuning,
 }
 
 /// What an app is opened with, apart from where.
@@ -96,19 +109,58 @@ impl StorageApp {
             WriteService::new(engine.clone(), identity.clone(), metrics.clone(), cluster_id);
         let reader = ReadService::new(
             engine.clone(),
-            identity,
+            identity.clone(),
             metrics.clone(),
             options.clone(),
             settings.clone(),
             scan_base,
         );
-        let writer = Mutex::new(writer);
-        Ok(Self { engine, checkpoints, writer, reader, options, settings, metrics })
+        let (writer, tuning) = (Mutex::new(writer), Mutex::default());
+        let salt = mix64((identity.app_id as u64) << 32 | identity.partition_index as u64);
+        Ok(Self { engine, checkpoints, writer, reader, options, settings, metrics, tuning, salt })
+    }
+
+    /// Tunes the engine as it was tuned before its server ended; envs are not kept on the disk.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn restore_tuning(&self) -> Result<(), EngineError> {
+        let stored = self.engine.meta(meta::USAGE_SCENARIO)?;
+        let scenario = stored.and_then(|text| text.parse().ok()).unwrap_or_default();
+        self.tuning.lock().wanted.scenario = scenario;
+        self.tune()
+    }
+
+    /// Brings the engine's options to what is wanted; may block.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn tune(&self) -> Result<(), EngineError> {
+        let mut tuning = self.tuning.lock();
+        let wanted = tuning.wanted;
+        if tuning.present.unwrap_or_default() == wanted {
+            return Ok(());
+        }
+        let options = wanted.engine_options(&self.options, self.salt);
+        let options: Vec<(&str, &str)> =
+            options.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        self.engine.set_options(&options)?;
+        if tuning.present.unwrap_or_default().scenario != wanted.scenario {
+            self.engine.set_meta(meta::USAGE_SCENARIO, wanted.scenario.name())?;
+        }
+        tracing::info!(salt = self.salt, ?wanted, "storage engine tuned");
+        tuning.present = Some(wanted);
+        Ok(())
     }
 
     /// The engine.
     pub fn engine(&self) -> &Arc<dyn StorageEngine> {
         &self.engine
+    }
+
+    /// What it has done.
+    pub fn metrics(&self) -> &StorageMetrics {
+        &self.metrics
     }
 
     /// The checkpoints.
@@ -198,9 +250,20 @@ impl StateMachine for StorageApp {
         }
     }
 
+    fn stamp(&self) -> u32 {
+        self.engine.retention().default_ttl()
+    }
+
     fn reconfigure(&self, info: &AppInfo) {
         let default_ttl = self.settings.update(&info.envs, info.partition_count);
         self.engine.retention().set_default_ttl(default_ttl);
+        self.tuning.lock().wanted = Tuning::of(&info.envs);
+    }
+
+    fn settle(&self, _job: &BlockingCtx<'_>) {
+        if let Err(error) = self.tune() {
+            tracing::warn!(%error, "the storage engine does not take a table's settings");
+        }
     }
 
     fn close(&self, _job: &BlockingCtx<'_>) {
@@ -258,13 +321,12 @@ impl StorageAppFactory {
     ) -> Result<StorageApp, EngineError> {
         let disk = job.disk();
         let data_dir: PathBuf = args.dir.join(DATA_DIR);
-        disk.create_dir_all(&data_dir)
+        create_dir_durable(&**disk, &data_dir)
             .map_err(|error| EngineError::io("creating", &data_dir, &error))?;
         let engine_dir = data_dir.join(ENGINE_DIR);
+        let options = self.options_for(args.info);
         let engine: Arc<dyn StorageEngine> = match &self.rocks {
-            Some(shared) => {
-                Arc::new(RocksEngine::open(&engine_dir, &self.options, shared, &**disk)?)
-            }
+            Some(shared) => Arc::new(RocksEngine::open(&engine_dir, &options, shared, &**disk)?),
             None => Arc::new(MemEngine::open(&engine_dir, disk.clone())?),
         };
         let gpid = args.gpid;
@@ -288,8 +350,22 @@ impl StorageAppFactory {
             scan_base: mix64(mix64(job.wall().unix_nanos()) ^ place) as u32,
         };
         let app = StorageApp::new(parts, disk.clone(), &data_dir, job.now())?;
-        app.reconfigure(args.info);
+        app.restore_tuning()?;
+        // Without envs nothing is known of what the table wants, see `restore_tuning`.
+        if !args.info.envs.is_empty() {
+            app.reconfigure(args.info);
+            app.tune()?;
+        }
         Ok(app)
+    }
+
+    /// The server's options with what a table may say about a new database.
+    fn options_for(&self, info: &AppInfo) -> StorageOptions {
+        let mut options = StorageOptions::clone(&self.options);
+        if let Some(levels) = info.envs.get(NUM_LEVELS).and_then(|text| text.parse().ok()) {
+            options.rocksdb_num_levels = levels;
+        }
+        options
     }
 }
 

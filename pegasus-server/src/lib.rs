@@ -13,5 +13,6 @@ pub mod program;
 pub mod read;
 pub mod replica_app;
 pub mod scan_context;
+pub mod scenario;
 pub mod settings;
 pub mod write;

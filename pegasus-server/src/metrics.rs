@@ -26,6 +26,8 @@ dsn_core::metrics! {
         read_expired_values: Counter, Values;
         /// Records passed over because a filter did not let them through.
         read_filtered_values: Counter, Values;
+        /// Reads that were slow or large; each is in the log.
+        abnormal_read_requests: Counter, Requests;
         /// Put requests.
         put_requests: Counter, Requests;
         /// Multi_put requests.

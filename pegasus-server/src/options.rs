@@ -152,6 +152,18 @@ dsn_core::options! {
         rocksdb_multi_get_max_iteration_size: Size = Size::mib(30), in Size::bytes(1)..=Size::gib(1), [mutable];
         /// Records that one batch of a scan returns at most.
         rocksdb_max_iteration_count: u32 = 1000, in 1..=1_000_000, [mutable];
+        /// Nanoseconds from which a read is slow: logged and counted. A table's own setting goes first.
+        rocksdb_slow_query_threshold_ns: u64 = 100_000_000, in 1.., [mutable];
+        /// Bytes of a value from which a get is logged and counted as abnormal; 0 for never.
+        rocksdb_abnormal_get_size_threshold: u64 = 1_000_000, [mutable];
+        /// Bytes of an answer from which a multi_get is logged and counted as abnormal; 0 for never.
+        rocksdb_abnormal_multi_get_size_threshold: u64 = 10_000_000, [mutable];
+        /// Records examined from which a multi_get is logged and counted as abnormal; 0 for never.
+        rocksdb_abnormal_multi_get_iterate_count_threshold: u64 = 1_000, [mutable];
+        /// Bytes of an answer from which a batch_get is logged and counted as abnormal; 0 for never.
+        rocksdb_abnormal_batch_get_bytes_threshold: u64 = 10_000_000, [mutable];
+        /// Keys from which a batch_get is logged and counted as abnormal; 0 for never.
+        rocksdb_abnormal_batch_get_count_threshold: u64 = 2_000, [mutable];
         /// Milliseconds that one range read may take; 0 for no limit. A table's own setting goes first.
         rocksdb_iteration_threshold_time_ms: u64 = 30_000, [mutable];
         /// Checkpoints of a replica that are kept at least.

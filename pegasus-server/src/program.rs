@@ -2,7 +2,7 @@
 
 use crate::options::StorageOptions;
 use crate::replica_app::replica_app;
-use crate::settings::ENV_RULES;
+use crate::{scenario, settings};
 use dsn_core::boot::Program;
 use dsn_core::config::ConfigSchema;
 use dsn_replication::meta::envs::EnvRules;
@@ -20,7 +20,7 @@ const COMMIT: Option<&str> = option_env!("PEGASUS_COMMIT");
 
 /// The envs that a table may have.
 pub fn env_rules() -> EnvRules {
-    EnvRules::new().with(ENV_RULES)
+    EnvRules::new().with(settings::ENV_RULES).with(scenario::ENV_RULES)
 }
 
 /// pegasus-server.

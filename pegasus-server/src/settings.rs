@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+use dsn_replication::table_rules::VALIDATE_PARTITION_HASH;
+
 /// Time to live, in seconds, of records written without one.
 pub const DEFAULT_TTL: &str = "default_ttl";
 /// Milliseconds that one range read may take.
@@ -16,8 +18,8 @@ pub const ITERATION_THRESHOLD_MS: &str = "replica.rocksdb_iteration_threshold_ti
 pub const RESERVE_MIN_COUNT: &str = "rocksdb.checkpoint.reserve_min_count";
 /// Seconds for which a checkpoint is kept at least.
 pub const RESERVE_TIME_SECONDS: &str = "rocksdb.checkpoint.reserve_time_seconds";
-/// Whether records that belong to another partition after a split are hidden.
-pub const VALIDATE_PARTITION_HASH: &str = "replica.split.validate_partition_hash";
+/// Milliseconds from which a read is slow.
+pub const SLOW_QUERY_THRESHOLD: &str = "replica.slow_query_threshold";
 
 /// The envs that the storage app reads, for the meta server to check.
 pub const ENV_RULES: &[EnvRule] = &[
@@ -56,6 +58,7 @@ pub struct TableSettings {
     iteration_threshold_ms: AtomicU64,
     reserve_min_count: AtomicU32,
     reserve_time_seconds: AtomicU64,
+    slow_query_ms: AtomicU64,
     validate_partition_hash: AtomicBool,
     partition_version: AtomicI32,
 }
@@ -66,6 +69,7 @@ impl Default for TableSettings {
             iteration_threshold_ms: AtomicU64::new(UNSET_U64),
             reserve_min_count: AtomicU32::new(UNSET_U32),
             reserve_time_seconds: AtomicU64::new(UNSET_U64),
+            slow_query_ms: AtomicU64::new(UNSET_U64),
             validate_partition_hash: AtomicBool::new(false),
             partition_version: AtomicI32::new(-1),
         }
@@ -85,6 +89,9 @@ impl TableSettings {
         }
         if let Some(value) = parse(envs, RESERVE_TIME_SECONDS, UNSET_U64) {
             self.reserve_time_seconds.store(value, order);
+        }
+        if let Some(value) = parse(envs, SLOW_QUERY_THRESHOLD, UNSET_U64) {
+            self.slow_query_ms.store(value, order);
         }
         // The version first: a check against an old one would hide what belongs here.
         self.partition_version.store(partition_count.saturating_sub(1), order);
@@ -107,6 +114,11 @@ impl TableSettings {
     /// Seconds for which a checkpoint is kept at least, `None` when the table does not say.
     pub fn reserve_time_seconds(&self) -> Option<u64> {
         Some(self.reserve_time_seconds.load(Ordering::Relaxed)).filter(|time| *time != UNSET_U64)
+    }
+
+    /// Milliseconds from which a read is slow, `None` when the table does not say.
+    pub fn slow_query_ms(&self) -> Option<u64> {
+        Some(self.slow_query_ms.load(Ordering::Relaxed)).filter(|ms| *ms != UNSET_U64)
     }
 
     /// The number of partitions less one, when records must be held against it; `None` when not.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dsn_replication::state_machine::{ReadMode, ReadOutcome};
+use dsn_replication::table_rules::VALIDATE_PARTITION_HASH;
 use dsn_rpc::error_code::ErrorCode;
 use pegasus_client::schema::key::{self, encode_key};
 use pegasus_client::schema::rrdb::*;
@@ -566,7 +567,7 @@ fn after_a_split_scans_hide_what_is_not_theirs() {
             store.put(name, "s", "v", 0);
         }
         let configure = |store: &Store, partition_count| {
-            let envs = [(settings::VALIDATE_PARTITION_HASH.to_owned(), "true".to_owned())].into();
+            let envs = [(VALIDATE_PARTITION_HASH.to_owned(), "true".to_owned())].into();
             let info = dsn_replication::wire::config::AppInfo {
                 envs,
                 partition_count,

@@ -128,6 +128,7 @@ fn push(machine: &Arc<dyn StateMachine>, words: &[&str]) -> Result<Vec<String>, 
         decree,
         last_committed: Decree(decree.0 - 1),
         timestamp_us: decree.0 as u64,
+        stamp: 0,
         requests: requests.collect(),
     };
     let mut replies = Replies::new(true);

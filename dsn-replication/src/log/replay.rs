@@ -209,7 +209,14 @@ impl SharedLog {
             for segment in state.sealed.iter().chain([&state.current]) {
                 let (file, path) = (segment.file.clone(), segment.path.clone());
                 let (head, len) = (segment.head, segment.len);
-                found.push(Segment { file, path, head, len, spans: Spans::default(), dirty: false });
+                found.push(Segment {
+                    file,
+                    path,
+                    head,
+                    len,
+                    spans: Spans::default(),
+                    dirty: false,
+                });
             }
         }
         let mut with_footers = Vec::new();

@@ -23,6 +23,7 @@ fn mutation(n: i32, ballot: i64, decree: i64) -> Mutation {
         decree: Decree(decree),
         last_committed: Decree(decree - 1),
         timestamp_us: (1000 * decree + i64::from(n)) as u64,
+        stamp: 0,
         requests: Vec::new(),
     }
 }

@@ -3,6 +3,8 @@
 //! The meta server refuses names it does not know and values that make no sense, when a table is made as well as when
 //! an env is set. Each layer that reads envs contributes its rules; those of replication are here.
 
+use crate::table_rules as keys;
+use crate::throttle::{ReadBucket, Throttle};
 use std::fmt;
 
 /// Most envs of one table.
@@ -119,39 +121,12 @@ fn check_deny(value: &str) -> Result<(), String> {
     }
 }
 
-/// A count with an optional `K` or `M`.
-fn check_units(text: &str) -> bool {
-    let digits = text.strip_suffix(['K', 'M']).unwrap_or(text);
-    digits.parse::<u32>().is_ok_and(|units| units > 0)
-}
-
-/// `20000*delay*100,30000*reject*200`: either half or both, each once.
 fn check_throttling(value: &str) -> Result<(), String> {
-    if value.is_empty() {
-        return Ok(());
-    }
-    let mut seen = Vec::new();
-    for part in value.split(',') {
-        let fields: Vec<&str> = part.split('*').collect();
-        let &[units, kind, delay] = fields.as_slice() else {
-            return Err(format!("'{part}' is not units*kind*milliseconds"));
-        };
-        if !check_units(units) {
-            return Err(format!("'{units}' is not a number above zero, K or M allowed"));
-        }
-        if !["delay", "reject"].contains(&kind) || seen.contains(&kind) {
-            return Err(format!("'{kind}' is neither delay nor reject, or stands there twice"));
-        }
-        if delay.parse::<u32>().is_err() {
-            return Err(format!("'{delay}' is not a number of milliseconds"));
-        }
-        seen.push(kind);
-    }
-    Ok(())
+    Throttle::parse(value, 1).map(|_| ())
 }
 
 fn check_throttling_by_size(value: &str) -> Result<(), String> {
-    if check_units(value) { Ok(()) } else { check_throttling(value) }
+    ReadBucket::parse(value, 1).map(|_| ())
 }
 
 const THROTTLING: &str = "units[K|M]*delay|reject*milliseconds, one or both, with a comma";
@@ -159,37 +134,37 @@ const THROTTLING: &str = "units[K|M]*delay|reject*milliseconds, one or both, wit
 /// The envs that replication reads.
 pub const RULES: &[EnvRule] = &[
     EnvRule {
-        name: "replica.write_throttling",
+        name: keys::WRITE_THROTTLING,
         limit: THROTTLING,
         sample: "20000*delay*100,30000*reject*200",
         check: check_throttling,
     },
     EnvRule {
-        name: "replica.write_throttling_by_size",
+        name: keys::WRITE_THROTTLING_BY_SIZE,
         limit: THROTTLING,
         sample: "10M*delay*100",
         check: check_throttling,
     },
     EnvRule {
-        name: "replica.read_throttling",
+        name: keys::READ_THROTTLING,
         limit: THROTTLING,
         sample: "20000*reject*100",
         check: check_throttling,
     },
     EnvRule {
-        name: "replica.read_throttling_by_size",
+        name: keys::READ_THROTTLING_BY_SIZE,
         limit: "bytes[K|M], or as the others",
         sample: "100M",
         check: check_throttling_by_size,
     },
     EnvRule {
-        name: "replica.backup_request_throttling",
+        name: keys::BACKUP_REQUEST_THROTTLING,
         limit: THROTTLING,
         sample: "1000*reject*0",
         check: check_throttling,
     },
     EnvRule {
-        name: "replica.deny_client_request",
+        name: keys::DENY_CLIENT_REQUEST,
         limit: "timeout|reconfig*all|read|write, or empty",
         sample: "timeout*write",
         check: check_deny,
@@ -201,7 +176,7 @@ pub const RULES: &[EnvRule] = &[
         check: check_slow_query,
     },
     EnvRule {
-        name: "replica.split.validate_partition_hash",
+        name: keys::VALIDATE_PARTITION_HASH,
         limit: "true or false",
         sample: "false",
         check: check_bool,

@@ -1,7 +1,7 @@
 //! A mutation as bytes: the payload of a log record and, behind ids, of a prepare.
 //!
 //! ```text
-//! u8 version = 1, u8 reserved = 0, u64 timestamp_us, i64 last_committed,
+//! u8 version = 1, u8 flags, u64 timestamp_us, i64 last_committed, u32 stamp (if flag 1 says so),
 //! u8 codes, codes x { u8 length, name },
 //! u32 requests, requests x { u8 code, u32 length, body }
 //! ```
@@ -18,6 +18,8 @@ use dsn_core::hash::DetHashMap;
 use dsn_rpc::gpid::Gpid;
 
 const VERSION: u8 = 1;
+/// Flag: the stamp is not zero, and written.
+const STAMPED: u8 = 1;
 /// version, reserved, timestamp, last committed decree, number of codes.
 const FIXED: usize = 1 + 1 + 8 + 8 + 1;
 /// code, length.
@@ -73,9 +75,12 @@ impl CodeTable {
 pub fn encode_body(mutation: &Mutation, out: &mut BytesMut) {
     out.reserve(FIXED + 64 + mutation.requests.len() * PER_REQUEST + mutation.body_bytes());
     out.put_u8(VERSION);
-    out.put_u8(0);
+    out.put_u8(if mutation.stamp == 0 { 0 } else { STAMPED });
     out.put_u64_le(mutation.timestamp_us);
     out.put_i64_le(mutation.last_committed.0);
+    if mutation.stamp != 0 {
+        out.put_u32_le(mutation.stamp);
+    }
     let Some(first) = mutation.requests.first().map(|request| request.code) else {
         out.put_u8(0);
         out.put_u32_le(0);
@@ -149,9 +154,10 @@ pub fn decode_body(
     if version != VERSION {
         return Err(DecodeError::Version(version));
     }
-    input.u8("its head")?;
+    let flags = input.u8("its head")?;
     let timestamp_us = u64::from_le_bytes(input.array("its timestamp")?);
     let last_committed = Decree(i64::from_le_bytes(input.array("its commit point")?));
+    let stamp = if flags & STAMPED != 0 { input.u32("its stamp")? } else { 0 };
     let code_count = input.u8("its codes")?;
     let mut listed = Vec::with_capacity(usize::from(code_count).min(data.len()));
     for _ in 0..code_count {
@@ -179,7 +185,7 @@ pub fn decode_body(
         requests.push(ClientRequest { code, body });
     }
     match data.len() - input.at {
-        0 => Ok(Mutation { gpid, ballot, decree, last_committed, timestamp_us, requests }),
+        0 => Ok(Mutation { gpid, ballot, decree, last_committed, timestamp_us, stamp, requests }),
         rest => Err(DecodeError::TrailingBytes(rest)),
     }
 }
@@ -209,6 +215,7 @@ mod tests {
             decree: Decree(17),
             last_committed: Decree(15),
             timestamp_us: 1_700_000_000_000_001,
+            stamp: 0,
             requests: codes
                 .iter()
                 .enumerate()
@@ -232,7 +239,9 @@ mod tests {
         let (one, two): (Code, Code) = (&RPC_TEST_ONE, &RPC_TEST_TWO);
         for codes in [vec![], vec![one], vec![two, one, two, two], vec![one; 1000]] {
             let before = mutation(&codes);
-            assert_eq!(decode(&encoded(&before)), Ok(before));
+            assert_eq!(decode(&encoded(&before)), Ok(before.clone()));
+            let stamped = Mutation { stamp: 86_400, ..before };
+            assert_eq!(decode(&encoded(&stamped)), Ok(stamped));
         }
     }
 

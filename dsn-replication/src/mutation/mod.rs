@@ -37,6 +37,9 @@ pub struct Mutation {
     pub last_committed: Decree,
     /// Microseconds since the Unix epoch; unique and growing within the partition. The only clock `apply` may use.
     pub timestamp_us: u64,
+    /// What the proposer's [`StateMachine::stamp`](crate::state_machine::StateMachine::stamp) was. With the time stamp,
+    /// all that `apply` may know of the world.
+    pub stamp: u32,
     /// The requests, in order. None at all makes an empty write, which only advances the decree.
     pub requests: Vec<ClientRequest>,
 }

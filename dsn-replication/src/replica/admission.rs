@@ -2,17 +2,14 @@
 
 use super::{Replica, Role};
 use crate::gate::{ANY_HASH, Deny};
+use crate::table_rules::TableRules;
 use dsn_rpc::error_code::ErrorCode;
 
-/// What the table and the server say about writes.
+/// What the server says about writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteRules {
     /// Largest body, in bytes; 0 for no limit.
     pub max_bytes: usize,
-    /// What an operator has denied.
-    pub deny: Deny,
-    /// Which keys are this partition's, see [`crate::gate::ReadGate::set_partition_version`].
-    pub partition_version: i32,
     /// Fewest members a group must have.
     pub min_members: u32,
     /// Whether the disk has room.
@@ -21,13 +18,7 @@ pub struct WriteRules {
 
 impl Default for WriteRules {
     fn default() -> Self {
-        Self {
-            max_bytes: 1 << 20,
-            deny: Deny::Nothing,
-            partition_version: ANY_HASH,
-            min_members: 1,
-            disk_is_full: false,
-        }
+        Self { max_bytes: 1 << 20, min_members: 1, disk_is_full: false }
     }
 }
 
@@ -35,28 +26,30 @@ impl Default for WriteRules {
 const MEMBERS: u32 = 1;
 
 impl Replica {
-    /// Checks a write of `bytes` with the client's key `hash`. `has_lease` was found just before.
+    /// Checks a write of `bytes` with the client's key `hash`: against the server's rules and those of the table.
+    /// `has_lease` was found just before. Throttling comes after this.
     ///
     /// # Errors
     /// What to answer instead.
     pub fn admit_write(
         &self,
         rules: &WriteRules,
+        table: &TableRules,
         bytes: usize,
         hash: u64,
         has_lease: bool,
     ) -> Result<(), ErrorCode> {
-        if rules.deny == Deny::Reconfigure {
+        if table.deny_writes == Deny::Reconfigure {
             return Err(ErrorCode::InvalidState);
         }
         if rules.max_bytes > 0 && bytes > rules.max_bytes {
             return Err(ErrorCode::InvalidData);
         }
-        if rules.partition_version != ANY_HASH {
-            if rules.partition_version < 0 {
+        if table.partition_version != ANY_HASH {
+            if table.partition_version < 0 {
                 return Err(ErrorCode::Splitting);
             }
-            if hash & rules.partition_version as u64 != self.gpid.partition_index as u64 {
+            if hash & table.partition_version as u64 != self.gpid.partition_index as u64 {
                 return Err(ErrorCode::ParentPartitionMisused);
             }
         }

@@ -244,6 +244,7 @@ mod tests {
             decree: Decree(decree),
             last_committed: Decree(committed),
             timestamp_us: (1000 * decree + ballot) as u64,
+            stamp: 0,
             requests: Vec::new(),
         };
         let mut payload = BytesMut::new();

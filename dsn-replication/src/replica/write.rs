@@ -20,21 +20,21 @@ impl Replica {
     }
 
     /// Numbers what waits, as far as the window allows, and adds it to `log`. `wall_us` is the clock of the moment;
-    /// time stamps grow even when it does not. Returns how many mutations were numbered.
-    pub fn number(&mut self, wall_us: u64, log: &mut LogBatch) -> usize {
+    /// time stamps grow even when it does not. `stamp` is the state machine's. Returns how many mutations were numbered.
+    pub fn number(&mut self, wall_us: u64, stamp: u32, log: &mut LogBatch) -> usize {
         let mut count = 0;
         while self.role == Role::Primary && self.in_flight() < self.options.window {
             let Some(Batch { requests, tickets, .. }) = self.queue.pop() else { break };
-            self.append(wall_us, requests, tickets, log);
+            self.append((wall_us, stamp), requests, tickets, log);
             count += 1;
         }
         count
     }
 
     /// Numbers an empty write, which only moves the decree.
-    pub fn number_empty(&mut self, wall_us: u64, log: &mut LogBatch) {
+    pub fn number_empty(&mut self, wall_us: u64, stamp: u32, log: &mut LogBatch) {
         if self.role == Role::Primary {
-            self.append(wall_us, Vec::new(), Vec::new(), log);
+            self.append((wall_us, stamp), Vec::new(), Vec::new(), log);
         }
     }
 
@@ -54,7 +54,7 @@ impl Replica {
 
     fn append(
         &mut self,
-        wall_us: u64,
+        (wall_us, stamp): (u64, u32),
         requests: Vec<ClientRequest>,
         tickets: Vec<Ticket>,
         log: &mut LogBatch,
@@ -68,6 +68,7 @@ impl Replica {
             decree: self.prepared,
             last_committed: self.committed,
             timestamp_us: self.timestamp_us,
+            stamp,
             requests,
         };
         log.mutation(&mutation);

@@ -160,7 +160,8 @@ mod tests {
         assert_eq!(parse_name(name, "pegasus"), Some(gpid));
         let damaged = parse_damaged_name("2.7.pegasus.123.err", "pegasus");
         assert_eq!(damaged, Some(gpid));
-        for other in ["2.7.pegasus.123.gar", "2.7.pegasus.err", "2.7.pegasus.x.err", "2.7.pegasus"] {
+        for other in ["2.7.pegasus.123.gar", "2.7.pegasus.err", "2.7.pegasus.x.err", "2.7.pegasus"]
+        {
             assert_eq!(parse_damaged_name(other, "pegasus"), None, "{other}");
         }
         for other in ["2.7.counter", "2.7.pegasus.123.err", "x.7.pegasus", "2.-1.pegasus", "2.7"] {

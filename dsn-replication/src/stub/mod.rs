@@ -11,7 +11,8 @@ use crate::codes::RPC_CONFIG_PROPOSAL;
 use crate::failure_detector::lease::Lease;
 use crate::gate::ReadGate;
 use crate::host::{
-    HostParts, LPC_REPLICA_CHECKPOINT, LPC_REPLICA_EVENT, OnFailed, ReplicaHost, register_writes,
+    HostMetrics, HostParts, LPC_REPLICA_CHECKPOINT, LPC_REPLICA_EVENT, OnFailed, ReplicaHost,
+    register_writes,
 };
 use crate::ids::Ballot;
 use crate::log::{LogOptions, SyncScope};
@@ -67,6 +68,10 @@ pub struct StubOptions {
     pub min_members: u32,
     /// Between two checkpoints of a replica.
     pub checkpoint_interval: Duration,
+    /// After this time at the latest a replica writes out what it has in memory for a checkpoint.
+    pub checkpoint_max_interval: Duration,
+    /// A partition that nobody writes to gets an empty write after this time; `None` for never.
+    pub heartbeat: Option<Duration>,
     /// The meta servers, and how to speak to them.
     pub link: MetaLinkOptions,
 }
@@ -241,6 +246,9 @@ impl ReplicaStub {
         ctx.every(self.me, &LPC_STUB_TICK, self.options.checkpoint_interval, Self::tick);
         ctx.every(self.me, &LPC_STUB_TICK, self.options.log.sync_interval, Self::sync_logs);
         ctx.every(self.me, &LPC_STUB_TICK, repair::PAUSE_FIRST, Self::repair);
+        if let Some(heartbeat) = self.options.heartbeat {
+            ctx.every(self.me, &LPC_STUB_TICK, heartbeat, Self::beat);
+        }
         done(ctx, Ok(()));
     }
 
@@ -249,6 +257,11 @@ impl ReplicaStub {
         let Opened { gpid, info, dir, machine, recovered } = opened;
         let Some(log) = self.dirs[data_dir].log.clone() else { return };
         let gate = Arc::new(ReadGate::new(gpid, machine.clone(), self.lease.clone()));
+        let (table, partition) = (gpid.app_id.to_string(), gpid.partition_index.to_string());
+        let labels = [("table_id", table.as_str()), ("partition_id", partition.as_str())];
+        let metrics =
+            HostMetrics::new(ctx.node().metrics(), &format!("replica@{table}.{partition}"), labels);
+        gate.set_metrics(metrics.clone());
         let board = self.board.clone();
         let on_failed: OnFailed = Arc::new(move |ctx, gpid, error: &LocalError| {
             let error = error.clone();
@@ -263,7 +276,10 @@ impl ReplicaStub {
             lease: self.lease.clone(),
             recovered,
             core: self.options.core.clone(),
+            flush_interval: self.options.checkpoint_max_interval,
             rules: self.rules(&info),
+            info: info.clone(),
+            metrics,
             on_failed,
         };
         let place = Place::Stage(self.stage);
@@ -271,10 +287,13 @@ impl ReplicaStub {
         gate.on_broken(Box::new(move |ctx, error| {
             ctx.post(host, &LPC_REPLICA_EVENT, move |host, ctx| {
                 let reason = format!("a read failed with {error}");
-                host.fail(ctx, match error {
-                    ErrorCode::RdbCorruption => LocalError::Corrupt(reason),
-                    _ => LocalError::Disk(reason),
-                });
+                host.fail(
+                    ctx,
+                    match error {
+                        ErrorCode::RdbCorruption => LocalError::Corrupt(reason),
+                        _ => LocalError::Disk(reason),
+                    },
+                );
             });
         }));
         self.board.placement.insert(gpid, Placed { host, gate });
@@ -329,7 +348,18 @@ impl ReplicaStub {
         }) {
             return;
         }
+        // Envs are not kept on the disk: whoever leads must have heard them.
+        self.configure(ctx, gpid, &proposal.info);
         self.lead(ctx, proposal);
+    }
+
+    /// Tells a replica what its table says now.
+    fn configure(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid, info: &AppInfo) {
+        let rules = self.rules(info);
+        let Some(held) = self.held.get_mut(&gpid) else { return };
+        held.info = info.clone();
+        let info = info.clone();
+        ctx.post(held.host, &LPC_REPLICA_EVENT, |host, ctx| host.configure(ctx, info, rules));
     }
 
     /// Makes an empty replica, then goes on with the proposal.
@@ -423,14 +453,10 @@ impl ReplicaStub {
         let gpid = config.config.pid;
         let ballot = Ballot(config.config.ballot);
         let me = self.options.link.me;
-        let rules = self.rules(&config.info);
-        let Some(held) = self.held.get_mut(&gpid) else { return };
+        self.configure(ctx, gpid, &config.info);
+        let Some(held) = self.held.get(&gpid) else { return };
         let leads = config.config.primary.socket_addr().map(SocketAddr::from) == Some(me);
-        held.info = config.info.clone();
-        let info = config.info.clone();
         ctx.post(held.host, &LPC_REPLICA_EVENT, move |host, ctx| {
-            host.machine().reconfigure(&info);
-            host.set_rules(rules);
             if !leads && ballot > host.core().ballot() {
                 host.become_inactive(ctx, ballot);
             }
@@ -486,9 +512,7 @@ impl ReplicaStub {
     /// Checkpoints, then the logs give back what no replica needs.
     fn tick(&mut self, ctx: &mut Ctx<'_>) {
         for held in self.held.values() {
-            ctx.post(held.host, &LPC_REPLICA_EVENT, |host, ctx| {
-                host.checkpoint(ctx, CheckpointKind::NoFlush);
-            });
+            ctx.post(held.host, &LPC_REPLICA_EVENT, ReplicaHost::checkpoint_in_turn);
         }
         for log in self.dirs.iter().filter_map(|dir| dir.usable().cloned()) {
             ctx.offload(
@@ -500,6 +524,12 @@ impl ReplicaStub {
                     Err(error) => tracing::warn!(%error, "log files cannot be given back"),
                 },
             );
+        }
+    }
+
+    fn beat(&mut self, ctx: &mut Ctx<'_>) {
+        for held in self.held.values() {
+            ctx.post(held.host, &LPC_REPLICA_EVENT, ReplicaHost::heartbeat);
         }
     }
 

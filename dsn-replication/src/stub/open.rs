@@ -8,7 +8,8 @@
 use super::layout;
 use crate::ids::Decree;
 use crate::log::{
-    LogBatch, LogError, LogOptions, Record, RecordKey, RecordKind, ReplaySink, ReplicaStart, SharedLog,
+    LogBatch, LogError, LogOptions, Record, RecordKey, RecordKind, ReplaySink, ReplicaStart,
+    SharedLog,
 };
 use crate::mutation::{CodeTable, Mutation};
 use crate::replica::recovery::{Recovered, Recovery};
@@ -249,12 +250,7 @@ pub fn open_dir(
 }
 
 /// Renames the directory of a replica that cannot be trusted; returns where it is then.
-pub fn put_damaged_aside(
-    job: &BlockingCtx<'_>,
-    gpid: Gpid,
-    dir: PathBuf,
-    reason: &str,
-) -> PathBuf {
+pub fn put_damaged_aside(job: &BlockingCtx<'_>, gpid: Gpid, dir: PathBuf, reason: &str) -> PathBuf {
     tracing::error!(%gpid, dir = %dir.display(), reason, "replica put aside");
     let now_us = job.wall().unix_micros();
     match layout::put_aside(&**job.disk(), &dir, now_us, "err") {

@@ -120,7 +120,8 @@ fn a_hole_in_the_unsynced_tail_is_closed_for_good() {
         world.sim.run_for(Duration::from_micros(300 + 37 * (seed % 60)));
         world.lose_power();
         serve_all(&mut world);
-        torn += (0..40).filter(|n| world.get(n % PARTITIONS, &format!("flying{n}")).is_empty()).count();
+        torn +=
+            (0..40).filter(|n| world.get(n % PARTITIONS, &format!("flying{n}")).is_empty()).count();
         for round in 1..4 {
             if round % 2 == 1 {
                 world.restart();

@@ -99,10 +99,8 @@ fn a_log_that_failed_is_opened_again_with_all_its_replicas() {
 
 #[test]
 fn a_data_directory_that_was_left_out_joins_later() {
-    let setting = Setting {
-        data_dirs: vec!["/data0".to_owned(), "/data1".to_owned()],
-        ..Setting::default()
-    };
+    let setting =
+        Setting { data_dirs: vec!["/data0".to_owned(), "/data1".to_owned()], ..Setting::default() };
     let mut world = World::new(5, &setting);
     fill(&mut world);
     let disk = world.sim.disk(world.server);
@@ -152,7 +150,8 @@ fn a_damaged_replica_stays_out_with_its_data_and_the_others_serve() {
         let reps = Path::new(DATA_DIR).join("replica/reps");
         let names: Vec<String> =
             world.sim.disk(world.server).list(&reps).unwrap().into_iter().map(|e| e.name).collect();
-        let kept = names.iter().any(|name| name.starts_with("1.1.texts.") && name.ends_with(".err"));
+        let kept =
+            names.iter().any(|name| name.starts_with("1.1.texts.") && name.ends_with(".err"));
         assert!(kept && !names.contains(&"1.1.texts".to_owned()), "{names:?}");
         // Nor after a restart.
         world.restart();

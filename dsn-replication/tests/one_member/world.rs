@@ -72,23 +72,22 @@ impl Default for Setting {
     }
 }
 
-struct ServerApp {
-    setting: Setting,
-    stub: Arc<Mutex<Option<Addr<ReplicaStub>>>>,
-}
+struct ServerApp(Setting);
 
 impl ServiceApp for ServerApp {
     fn start(&mut self, ctx: &mut Ctx<'_>, _: Addr<AppHost>) -> Result<(), AppError> {
         let timing = Timing::new(&ReplicationOptions::default()).unwrap();
         let options = StubOptions {
-            data_dirs: self.setting.data_dirs.iter().map(Into::into).collect(),
-            log: self.setting.log.clone(),
+            data_dirs: self.0.data_dirs.iter().map(Into::into).collect(),
+            log: self.0.log.clone(),
             core: CoreOptions::default(),
             max_write_bytes: 1 << 20,
             min_members: 0,
-            checkpoint_interval: self.setting.checkpoint_interval,
+            checkpoint_interval: self.0.checkpoint_interval,
+            checkpoint_max_interval: Duration::from_secs(600),
+            heartbeat: Some(Duration::from_secs(100)),
             link: MetaLinkOptions {
-                metas: vec![meta()],
+                metas: vec![meta().into()],
                 me: server(),
                 timing,
                 sync_interval: Duration::from_secs(30),
@@ -96,7 +95,6 @@ impl ServiceApp for ServerApp {
         };
         let mut table = ServiceTable::new();
         let stub = ReplicaStub::new(ctx, Arc::new(TextsFactory), options, &mut table);
-        *self.stub.lock().unwrap() = Some(stub);
         let rpc = Rpc::start(ctx, RpcOptions::default(), table);
         let opened = move |ctx: &mut Ctx<'_>, outcome: Result<(), String>| {
             outcome.expect("the disks");
@@ -124,7 +122,6 @@ impl ServiceApp for OperatorApp {
 pub struct World {
     pub sim: Sim,
     pub server: NodeId,
-    pub stub: Arc<Mutex<Option<Addr<ReplicaStub>>>>,
     operator: NodeId,
     operator_addr: Arc<Mutex<Option<Addr<Operator>>>>,
 }
@@ -155,6 +152,7 @@ impl World {
             CODES,
             texts::CODES,
             dsn_replication::host::CODES,
+            dsn_replication::reads::CODES,
             dsn_replication::stub::CODES,
             dsn_replication::worker_log::CODES,
         ] {
@@ -164,20 +162,20 @@ impl World {
         sim.add_node(NodeSpec::new("meta", [10, 0, 0, 1].into(), 1, || {
             Box::new(MetaApp::new(meta_options()))
         }));
-        let (setting, stub) = (setting.clone(), Arc::<Mutex<_>>::default());
-        let cell = stub.clone();
+        let setting = setting.clone();
         let server = sim.add_node(NodeSpec::new("server", [10, 0, 0, 10].into(), 2, move || {
-            Box::new(ServerApp { setting: setting.clone(), stub: cell.clone() })
+            Box::new(ServerApp(setting.clone()))
         }));
         let operator_addr = Arc::<Mutex<_>>::default();
         let cell = operator_addr.clone();
-        let operator = sim.add_node(NodeSpec::new("operator", [10, 0, 0, 9].into(), 1, move || {
-            Box::new(OperatorApp(cell.clone()))
-        }));
+        let operator =
+            sim.add_node(NodeSpec::new("operator", [10, 0, 0, 9].into(), 1, move || {
+                Box::new(OperatorApp(cell.clone()))
+            }));
         for id in sim.node_ids() {
             sim.start(id).unwrap();
         }
-        let mut world = Self { sim, server, stub, operator, operator_addr };
+        let mut world = Self { sim, server, operator, operator_addr };
         world.create();
         for index in 0..PARTITIONS {
             world.wait_served(index);
@@ -258,12 +256,7 @@ impl World {
         assert_eq!(answer.err, ErrorCode::Ok, "{}", answer.hint_message);
     }
 
-    pub fn try_set(
-        &mut self,
-        index: i32,
-        text: &str,
-        timeout: Duration,
-    ) -> Result<i64, CallError> {
+    pub fn try_set(&mut self, index: i32, text: &str, timeout: Duration) -> Result<i64, CallError> {
         let options = CallOptions::within(timeout).on(partition(index));
         self.ask(server(), &RPC_TEXTS_SET, &text.to_owned(), options)
     }

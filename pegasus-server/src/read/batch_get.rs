@@ -5,6 +5,7 @@ use dsn_rpc::thrift::{Encode, Writer, decode_wrapped, ttype};
 use pegasus_client::schema::key;
 use pegasus_client::schema::rrdb::{BatchGetRequest, FullKey, status};
 
+use super::abnormal::Cost;
 use super::response::{ListResponse, finish};
 use super::{Call, Failure};
 
@@ -34,6 +35,7 @@ pub(super) fn answer(call: &Call<'_>, out: &mut BytesMut) -> Result<(), Failure>
     identity.partition_index.write_as_field(4, &mut writer);
     identity.server.write_as_field(6, &mut writer);
     finish(writer);
+    call.cost.set(Cost { bytes: bytes as u64, rows: request.keys.len() as u64 });
     let metrics = &call.service.metrics;
     metrics.batch_get_requests.increment();
     metrics.batch_get_bytes.add(bytes as u64);

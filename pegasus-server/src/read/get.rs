@@ -5,6 +5,7 @@ use bytes::BytesMut;
 use dsn_rpc::thrift::{RESULT_ID, encode_wrapped};
 use pegasus_client::schema::rrdb::{ReadResponseRef, status};
 
+use super::abnormal::Cost;
 use super::{Call, Failure};
 use crate::body::wrapped_bytes;
 use crate::engine::prefix;
@@ -33,6 +34,7 @@ pub(super) fn answer(call: &Call<'_>, out: &mut BytesMut) -> Result<(), Failure>
     if !found {
         respond(status::NOT_FOUND, &[]);
     }
+    call.cost.set(Cost { bytes: (bytes - raw_key.len()) as u64, rows: 1 });
     let metrics = &call.service.metrics;
     metrics.get_requests.increment();
     metrics.get_bytes.add(bytes as u64);

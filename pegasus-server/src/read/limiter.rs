@@ -68,6 +68,11 @@ impl<'a> Limiter<'a> {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
+    /// Records examined so far.
+    pub(super) fn examined(&self) -> u64 {
+        self.examined
+    }
+
     /// Bytes that will be returned.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes

@@ -7,6 +7,7 @@
 //! Point reads can be limited to memory ([`ReadMode::Inline`]); range reads may always touch files and
 //! belong on a thread that may block. They are bounded by count, bytes and time, see [`limiter`].
 
+mod abnormal;
 mod batch_get;
 mod filter;
 mod get;
@@ -18,6 +19,7 @@ mod sortkey_count;
 mod ttl;
 mod walk;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -30,6 +32,8 @@ use pegasus_client::schema::time;
 use pegasus_client::schema::value::{DataVersion, ValueError};
 
 pub use scanner::Scan;
+
+use abnormal::Cost;
 
 use crate::codes;
 use crate::engine::{EngineError, ReadTier, StorageEngine};
@@ -84,6 +88,7 @@ struct Call<'a> {
     now: u32,
     clock: &'a dyn Fn() -> Mono,
     deadline: Option<Mono>,
+    cost: Cell<Cost>,
 }
 
 impl ReadService {
@@ -122,10 +127,16 @@ impl ReadService {
             now: epoch_seconds(env.wall),
             clock: env.clock,
             deadline: env.deadline,
+            cost: Cell::default(),
         };
         let start = out.len();
+        let begun = (mode == ReadMode::Blocking).then(|| (env.clock)());
         match call.answer(code, out) {
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                let took = begun.map(|begun| (env.clock)().saturating_since(begun));
+                self.note_cost(code, body, call.cost.get(), took);
+                outcome
+            }
             Err(failure) => {
                 out.truncate(start);
                 self.outcome_of(failure, code)

@@ -9,6 +9,7 @@ use dsn_rpc::thrift::{Encode, decode_wrapped};
 use pegasus_client::schema::rrdb::{KeyValueRef, MultiGetRequest, status};
 use pegasus_client::schema::{key, time};
 
+use super::abnormal::Cost;
 use super::filter::Filter;
 use super::limiter::Limiter;
 use super::response::{ListResponse, finish};
@@ -19,9 +20,10 @@ use crate::engine::{Direction, Scope};
 pub(super) fn answer(call: &Call<'_>, out: &mut BytesMut) -> Result<(), Failure> {
     let request: MultiGetRequest = decode_wrapped(call.body)?;
     let mut response = ListResponse::begin(out);
-    let mut read = Read { call, request: &request, response: &mut response, bytes: 0 };
+    let mut read = Read { call, request: &request, response: &mut response, bytes: 0, examined: 0 };
     let error = if request.sort_keys.is_empty() { read.range()? } else { read.named_records()? };
     let bytes = read.bytes;
+    call.cost.set(Cost { bytes, rows: read.examined });
     let found = response.count();
     let identity = &call.service.identity;
     let mut writer = response.end(error);
@@ -41,6 +43,8 @@ struct Read<'a, 'b, 'out> {
     response: &'a mut ListResponse<'out>,
     /// Sort keys and values found.
     bytes: u64,
+    /// Records looked up or passed by.
+    examined: u64,
 }
 
 /// A range of raw keys.
@@ -84,6 +88,7 @@ impl Read<'_, '_, '_> {
             raw_key.truncate(sort_key_at);
             raw_key.extend_from_slice(&sort_key);
             let (response, bytes) = (&mut *self.response, &mut self.bytes);
+            self.examined += 1;
             let no_value = self.request.no_value;
             self.call.live_record(&raw_key, |_, data| {
                 full = response.count() >= count_max || *bytes >= bytes_max;
@@ -156,7 +161,7 @@ impl Read<'_, '_, '_> {
         if direction == Direction::Reverse {
             self.response.reverse(&positions);
         }
-        self.bytes = limiter.bytes();
+        (self.bytes, self.examined) = (limiter.bytes(), limiter.examined());
         Ok(if walked == Walked::ToALimit { status::INCOMPLETE } else { status::OK })
     }
 }

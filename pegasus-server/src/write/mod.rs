@@ -2,8 +2,8 @@
 //!
 //! One file per kind of request. Everything that an outcome depends on is in the mutation or in the
 //! replicated state: "now", for what has expired and for default expiry, is the mutation's timestamp,
-//! which is also the time tag of what is written. So every replica computes the same, and so does
-//! a replay of the log.
+//! which is also the time tag of what is written; the default expiry itself is the mutation's stamp. So
+//! every replica computes the same, and so does a replay of the log.
 //!
 //! A run of mutations goes into one batch. A request that reads (incr, check_and_*) sees what
 //! earlier requests of its run wrote, for it looks into the batch before it asks the engine. Nothing
@@ -157,7 +157,7 @@ impl WriteService {
             version: self.version,
             decree: mutation.decree.0,
             now: epoch_seconds(mutation.timestamp_us),
-            default_ttl: self.engine.retention().default_ttl(),
+            default_ttl: mutation.stamp,
             timetag: Timetag::new(mutation.timestamp_us, self.cluster_id, false),
             tier: match stall {
                 Stall::Wait => ReadTier::All,

@@ -68,6 +68,11 @@ impl Drop for Scratch {
     }
 }
 
+/// Makes a directory below a scratch one.
+pub fn make_dir(dir: &Path) {
+    OsDisk.create_dir_all(dir).unwrap();
+}
+
 /// Opens an engine of `kind` in `dir/rdb`.
 pub fn open_engine(kind: Kind, dir: &Path) -> Arc<dyn StorageEngine> {
     let options = StorageOptions::quiet();
@@ -101,6 +106,11 @@ impl Store {
 
     /// An app over an engine that is open already.
     pub fn over(engine: Arc<dyn StorageEngine>, dir: &Path) -> Self {
+        Self::with(engine, dir, StorageOptions::quiet())
+    }
+
+    /// An app with options of its own.
+    pub fn with(engine: Arc<dyn StorageEngine>, dir: &Path, options: StorageOptions) -> Self {
         let parts = AppParts {
             engine,
             identity: Identity {
@@ -109,7 +119,7 @@ impl Store {
                 server: SERVER.into(),
             },
             metrics: StorageMetrics::new(&Registry::default(), "replica@3.1", []),
-            options: Arc::new(StorageOptions::quiet()),
+            options: Arc::new(options),
             cluster_id: 0,
             scan_base: 17,
         };
@@ -127,8 +137,20 @@ impl Store {
             decree,
             last_committed: decree.prev(),
             timestamp_us: time::to_unix(self.now) * 1_000_000 + decree.0 as u64 % 1_000_000,
+            stamp: self.app.stamp(),
             requests,
         }
+    }
+
+    /// Consecutive mutations, each given by its requests.
+    pub fn mutations(&self, run: Vec<Vec<ClientRequest>>) -> Vec<Mutation> {
+        let numbered = run.into_iter().enumerate().map(|(at, requests)| {
+            let mut mutation = self.mutation(requests);
+            mutation.decree = mutation.decree.plus(at);
+            mutation.timestamp_us += at as u64;
+            mutation
+        });
+        numbered.collect()
     }
 
     /// Applies consecutive mutations, each given by its requests, as one run. Returns every reply.
@@ -141,15 +163,8 @@ impl Store {
         run: Vec<Vec<ClientRequest>>,
         mode: ApplyMode,
     ) -> Result<Vec<Result<Bytes, ErrorCode>>, ApplyError> {
-        let mut mutations = Vec::new();
-        let mut count = 0;
-        for (at, requests) in run.into_iter().enumerate() {
-            let mut mutation = self.mutation(requests);
-            mutation.decree = mutation.decree.plus(at);
-            mutation.timestamp_us += at as u64;
-            count += mutation.requests.len();
-            mutations.push(mutation);
-        }
+        let mutations = self.mutations(run);
+        let count: usize = mutations.iter().map(|mutation| mutation.requests.len()).sum();
         self.replies.clear(true);
         self.app.apply(&mutations, mode, &mut self.replies)?;
         assert_eq!(self.replies.len(), count, "one reply per request");

@@ -1,7 +1,7 @@
 //! The file of the in-memory engine: one complete image of its content at one decree.
 //!
-//! Layout, integers big endian: magic (8 bytes), CRC-32C of all that follows (`u32`), data version
-//! (`u8`), decree (`i64`), number of meta entries (`u32`) and each as two strings, number of records
+//! Layout, integers big endian: magic (8 bytes), CRC-32C of all that follows (`u32`), decree (`i64`),
+//! number of meta entries (`u32`) and each as two strings, number of records
 //! (`u64`) and each as two strings; a string is `u32` length and bytes. The file is replaced as a whole, so
 //! a reader finds the old one or the new one; what fails its CRC was damaged later and is reported.
 
@@ -14,20 +14,18 @@ use dsn_core::disk::{Disk, read_file, write_file_durable};
 use pegasus_client::schema::value::DataVersion;
 
 use super::Table;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, meta};
 
-const MAGIC: &[u8; 8] = b"PGSMEM\x00\x01";
+const MAGIC: &[u8; 8] = b"PGSMEM\x00\x02";
 /// Name of the image in the engine's directory.
 const FILE_NAME: &str = "IMAGE";
 const CRC_BYTES: usize = 4;
 
 /// Everything the engine holds, at one decree.
 pub struct Image {
-    /// Version of the value schema.
-    pub data_version: DataVersion,
     /// Decree of the content.
     pub decree: i64,
-    /// The meta family, without the decree and the data version.
+    /// The meta family, without the decree.
     pub meta: BTreeMap<String, String>,
     /// The data family.
     pub table: Arc<Table>,
@@ -36,7 +34,11 @@ pub struct Image {
 impl Image {
     /// The image of a new engine.
     pub fn empty(data_version: DataVersion) -> Self {
-        Self { data_version, decree: 0, meta: BTreeMap::new(), table: Arc::default() }
+        let meta = BTreeMap::from([
+            (meta::DATA_VERSION.to_owned(), data_version.number().to_string()),
+            (meta::LAST_MANUAL_COMPACT_FINISH_TIME.to_owned(), "0".to_owned()),
+        ]);
+        Self { decree: 0, meta, table: Arc::default() }
     }
 
     /// Replaces the image in `dir`, durably.
@@ -63,7 +65,6 @@ impl Image {
         out.put_slice(MAGIC);
         out.put_u32(0);
         let body = out.len();
-        out.put_u8(self.data_version.number() as u8);
         out.put_i64(self.decree);
         out.put_u32(self.meta.len() as u32);
         for (key, value) in &self.meta {
@@ -89,7 +90,6 @@ impl Image {
         if crc32c::crc32c(&content) != crc {
             return None;
         }
-        let data_version = DataVersion::from_number(content.try_get_u8().ok()?.into()).ok()?;
         let decree = content.try_get_i64().ok()?;
         let mut meta = BTreeMap::new();
         for _ in 0..content.try_get_u32().ok()? {
@@ -102,7 +102,7 @@ impl Image {
             let key = take_string(&mut content)?;
             table.insert(key, take_string(&mut content)?);
         }
-        content.is_empty().then(|| Self { data_version, decree, meta, table: Arc::new(table) })
+        content.is_empty().then(|| Self { decree, meta, table: Arc::new(table) })
     }
 }
 
@@ -123,7 +123,6 @@ mod tests {
     fn sample() -> Image {
         let table = (0..50u8).map(|n| (vec![n].into(), vec![n; n.into()].into())).collect();
         Image {
-            data_version: DataVersion::V1,
             decree: 77,
             meta: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
             table: Arc::new(table),
@@ -134,7 +133,7 @@ mod tests {
     fn an_image_comes_back_as_it_was() {
         let (image, back) = (sample(), Image::decode(sample().encode()));
         let back = back.expect("a whole image decodes");
-        assert_eq!((back.data_version, back.decree), (DataVersion::V1, 77));
+        assert_eq!(back.decree, 77);
         assert_eq!(back.meta, image.meta);
         assert_eq!(back.table, image.table);
     }

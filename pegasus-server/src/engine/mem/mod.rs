@@ -59,11 +59,18 @@ impl MemEngine {
             })?;
         }
         let image = Image::load(&*disk, dir)?;
+        let version = image.meta.get(meta::DATA_VERSION).ok_or_else(|| {
+            let place = dir.display();
+            EngineError::Corruption(format!(
+                "{place}: meta value of {} is missing",
+                meta::DATA_VERSION
+            ))
+        })?;
         Ok(Self {
             dir: dir.to_owned(),
             disk,
             flushed: Mutex::new(image.decree),
-            data_version: image.data_version,
+            data_version: meta::parse_data_version(version)?,
             retention: Retention::default(),
             state: RwLock::new(State {
                 table: image.table,
@@ -75,12 +82,7 @@ impl MemEngine {
 
     fn image(&self) -> Image {
         let state = self.state.read();
-        Image {
-            data_version: self.data_version,
-            decree: state.committed,
-            meta: state.meta.clone(),
-            table: state.table.clone(),
-        }
+        Image { decree: state.committed, meta: state.meta.clone(), table: state.table.clone() }
     }
 }
 
