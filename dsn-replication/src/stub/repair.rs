@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Between a refusal of the disk and the first new attempt, and between two looks at what is due.
@@ -78,6 +78,8 @@ pub(super) struct Unserved {
     reason: String,
     /// `None` for a damaged one, which is not tried again.
     pause: Option<Pause>,
+    /// What served it before; must be gone before its files are opened again.
+    former: Option<Weak<dyn StateMachine>>,
 }
 
 /// All of them, for whoever asks.
@@ -90,11 +92,13 @@ pub(super) struct DataDir {
     pub(super) log: Option<Arc<SharedLog>>,
     pause: Pause,
     opening: bool,
+    /// What served its replicas before; must be gone before their files are opened again.
+    former: Vec<Weak<dyn StateMachine>>,
 }
 
 impl DataDir {
     pub(super) fn new(path: PathBuf, now: Mono) -> Self {
-        Self { path, log: None, pause: Pause::first(now), opening: false }
+        Self { path, log: None, pause: Pause::first(now), opening: false, former: Vec::new() }
     }
 
     /// The log, if it takes anything.
@@ -124,6 +128,10 @@ fn describe(unserved: &UnservedMap) -> serde_json::Value {
     each.collect()
 }
 
+fn are_gone(former: &[Weak<dyn StateMachine>]) -> bool {
+    former.iter().all(|machine| machine.strong_count() == 0)
+}
+
 impl ReplicaStub {
     /// Tries again whatever is due.
     pub(super) fn repair(&mut self, ctx: &mut Ctx<'_>) {
@@ -133,7 +141,10 @@ impl ReplicaStub {
         let now = ctx.clock();
         let due: Vec<(Gpid, Unserved)> = {
             let unserved = self.board.unserved.lock();
-            let is_due = |each: &Unserved| each.pause.is_some_and(|pause| pause.due.is_past(now));
+            let is_due = |each: &Unserved| {
+                let due = each.pause.is_some_and(|pause| pause.due.is_past(now));
+                due && each.former.as_ref().is_none_or(|former| former.strong_count() == 0)
+            };
             let due = unserved.iter().filter(|(_, each)| is_due(each));
             due.map(|(gpid, each)| (*gpid, each.clone())).collect()
         };
@@ -178,7 +189,8 @@ impl ReplicaStub {
         match dir.log.as_ref().map(|log| log.failure()) {
             Some(None) => {}
             Some(Some(error)) => self.shut_dir(ctx, index, &error),
-            None if dir.pause.due.is_past(ctx.clock()) => {
+            None if dir.pause.due.is_past(ctx.clock()) && are_gone(&dir.former) => {
+                dir.former.clear();
                 dir.opening = true;
                 self.open_dir_again(ctx, index);
             }
@@ -197,6 +209,7 @@ impl ReplicaStub {
             self.held.iter().filter(|(_, held)| here(held)).map(|(gpid, _)| *gpid).collect();
         let machines: Vec<_> =
             gpids.into_iter().filter_map(|gpid| Some(self.let_go(ctx, gpid)?.1)).collect();
+        self.dirs[index].former.extend(machines.iter().map(Arc::downgrade));
         self.board.unserved.lock().retain(|_, each| each.data_dir != index || each.pause.is_none());
         ctx.offload(
             &LPC_OPEN_REPLICA,
@@ -246,7 +259,8 @@ impl ReplicaStub {
         {
             let mut unserved = self.board.unserved.lock();
             let mut add = |gpid, dir, reason, pause| {
-                unserved.insert(gpid, Unserved { data_dir: index, dir, reason, pause });
+                let former = None;
+                unserved.insert(gpid, Unserved { data_dir: index, dir, reason, pause, former });
             };
             for (gpid, dir, reason) in opened.put_aside {
                 add(gpid, dir, reason, None);
@@ -282,7 +296,9 @@ impl ReplicaStub {
         let Some((held, machine)) = self.let_go(ctx, gpid) else { return };
         let Held { dir, data_dir, .. } = held;
         let pause = (!damaged).then(|| Pause::first(ctx.clock()));
-        let unserved = Unserved { data_dir, dir: dir.clone(), reason: reason.clone(), pause };
+        let former = Some(Arc::downgrade(&machine));
+        let unserved =
+            Unserved { data_dir, dir: dir.clone(), reason: reason.clone(), pause, former };
         self.board.unserved.lock().insert(gpid, unserved);
         self.opening.insert(gpid, data_dir);
         ctx.offload(
