@@ -474,7 +474,7 @@ impl ReplicaStub {
             }
         });
         // So that a recall finds it at once.
-        self.sync_now(ctx, gpid);
+        self.sync_now(ctx);
     }
 
     /// Closes a replica and puts its directory aside, for the time that operators may want it back.
