@@ -156,8 +156,8 @@ pub trait StateMachine: Send + Sync + 'static {
     /// is there, together with the last decree. The first decree is `last_applied() + 1`. For every request, in order,
     /// exactly one answer is pushed to `replies` (none for an empty write).
     ///
-    /// The outcome depends on nothing but the state and the run: time is `timestamp_us`, settings are in `stamp`. A request that makes no sense
-    /// is answered so and changes nothing; it is no error.
+    /// The outcome depends on nothing but the state and the run: time is `timestamp_us`, settings are in `stamp`. A
+    /// request that makes no sense is answered so and changes nothing; it is no error.
     ///
     /// # Errors
     /// See [`ApplyError`]. `replies` is ignored then.

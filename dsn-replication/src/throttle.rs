@@ -1,8 +1,8 @@
 //! Throttling of a partition's requests, as the envs of its table say.
 //!
-//! Counted per second: `20000*delay*100,30000*reject*200` lets what goes beyond 20,000 units wait for 100 ms and refuses
-//! what goes beyond 30,000, after 200 ms. Units are requests or bytes; a table's number is divided by its partitions,
-//! rounded up by one. Nobody waits for longer than half of the time its client gives it.
+//! Counted per second: `20000*delay*100,30000*reject*200` lets what goes beyond 20,000 units wait for 100 ms, and
+//! refuses what goes beyond 30,000 after 200 ms. Units are requests or bytes; a table's number is divided by its
+//! partitions, rounded up by one. Nobody waits for longer than half of the time its client gives it.
 //!
 //! By size, reads are admitted while there is anything left of the second's bytes, and pay afterwards
 //! ([`ReadBucket`]). All is pure: time is an argument.
@@ -132,7 +132,8 @@ pub struct ReadBucket {
 }
 
 impl ReadBucket {
-    /// Reads an env: `100M`, or the form of the others, of which only the part that rejects counts. `None` for no limit.
+    /// Reads an env: `100M`, or the form of the others, of which only the part that rejects counts. `None` for no
+    /// limit.
     ///
     /// # Errors
     /// What is wrong with it, in words.

@@ -1,4 +1,4 @@
-//! What the engine of a table is tuned for: its usage scenario and the size of its memtables, which change while it runs.
+//! What the engine of a table is tuned for: its usage scenario and the size of its memtables. Both change as it runs.
 //!
 //! | option | normal | prefer_write | bulk_load |
 //! |---|---|---|---|
@@ -11,8 +11,8 @@
 //! | max_write_buffer_number | as configured | as configured | at least 6 |
 //!
 //! W is the table's `rocksdb.write_buffer_size`, else the server's, and differs by up to a quarter between replicas, so
-//! that they do not flush all at once. The scenario is also kept in the meta family, for the time between the start of a
-//! server and its first config sync.
+//! that they do not flush all at once. The scenario is also kept in the meta family, for the time between the start of
+//! a server and its first config sync.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;

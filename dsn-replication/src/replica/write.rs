@@ -20,7 +20,7 @@ impl Replica {
     }
 
     /// Numbers what waits, as far as the window allows, and adds it to `log`. `wall_us` is the clock of the moment;
-    /// time stamps grow even when it does not. `stamp` is the state machine's. Returns how many mutations were numbered.
+    /// time stamps grow even when it does not. `stamp` is the state machine's. Returns how many were numbered.
     pub fn number(&mut self, wall_us: u64, stamp: u32, log: &mut LogBatch) -> usize {
         let mut count = 0;
         while self.role == Role::Primary && self.in_flight() < self.options.window {

@@ -99,6 +99,8 @@ impl Checkpoints {
         dir: &Path,
         now: Mono,
     ) -> Result<Self, EngineError> {
+        // The sync after a rename may have failed: names that are found are made durable before they are trusted.
+        disk.sync_dir(dir).map_err(|error| EngineError::io("syncing", dir, &error))?;
         let entries = disk.list(dir).map_err(|error| EngineError::io("listing", dir, &error))?;
         let mut list = Vec::new();
         for entry in entries.iter().filter(|entry| entry.name.contains(RUBBISH_MARK)) {

@@ -58,6 +58,8 @@ impl MemEngine {
                 Image::empty(DataVersion::default()).store(&*disk, making)
             })?;
         }
+        // A flush may have failed after the image got its name: what is found is made durable before it is trusted.
+        disk.sync_dir(dir).map_err(|error| EngineError::io("syncing", dir, &error))?;
         let image = Image::load(&*disk, dir)?;
         let version = image.meta.get(meta::DATA_VERSION).ok_or_else(|| {
             let place = dir.display();
