@@ -90,7 +90,9 @@ pub(super) struct DataDir {
     pub(super) path: PathBuf,
     /// `None` while the directory cannot be used.
     pub(super) log: Option<Arc<SharedLog>>,
+    /// Grows as well when the directory fails again soon after it was opened.
     pause: Pause,
+    opened_at: Mono,
     opening: bool,
     /// What served its replicas before; must be gone before their files are opened again.
     former: Vec<Weak<dyn StateMachine>>,
@@ -98,7 +100,14 @@ pub(super) struct DataDir {
 
 impl DataDir {
     pub(super) fn new(path: PathBuf, now: Mono) -> Self {
-        Self { path, log: None, pause: Pause::first(now), opening: false, former: Vec::new() }
+        Self {
+            path,
+            log: None,
+            pause: Pause::first(now),
+            opened_at: now,
+            opening: false,
+            former: Vec::new(),
+        }
     }
 
     /// The log, if it takes anything.
@@ -203,7 +212,9 @@ impl ReplicaStub {
         let dir = &mut self.dirs[index];
         tracing::error!(dir = %dir.path.display(), %error, "data directory shut, to be opened again");
         dir.log = None;
-        dir.pause = Pause::first(ctx.clock());
+        let now = ctx.clock();
+        let was_calm = now.saturating_since(dir.opened_at) >= PAUSE_MAX;
+        dir.pause = if was_calm { Pause::first(now) } else { dir.pause.next(now) };
         let here = |held: &&Held| held.data_dir == index;
         let gpids: Vec<Gpid> =
             self.held.iter().filter(|(_, held)| here(held)).map(|(gpid, _)| *gpid).collect();
@@ -255,7 +266,7 @@ impl ReplicaStub {
             }
         };
         dir.log = Some(opened.log);
-        dir.pause = Pause::first(now);
+        dir.opened_at = now;
         {
             let mut unserved = self.board.unserved.lock();
             let mut add = |gpid, dir, reason, pause| {

@@ -104,7 +104,7 @@ impl Pair {
     pub fn step(&mut self, step: &Step) -> Result<(), String> {
         match step {
             Step::Write(run) => self.write(run.clone()),
-            Step::Read(code, body, mode) => self.read(*code, body.clone(), *mode),
+            Step::Read(code, body, mode) => self.read(code, body.clone(), *mode),
             Step::Scan(pick) => {
                 let context_id = self.id(*pick);
                 let body = wrapped(&ScanRequest { context_id });
