@@ -4,13 +4,14 @@
 use cluster_tests::onebox::repository;
 use cluster_tests::simulation::cuts::{self, Cut, Victim};
 use cluster_tests::simulation::planted::BUGS;
-use cluster_tests::simulation::{RunReport, draw, run};
+use cluster_tests::simulation::{RunReport, draw, draw_group, run};
 use dsn_core::sim::{Scenario, StepKind};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 const SEEDS: u64 = 500;
+const GROUP_SEEDS: u64 = 100;
 const THREADS: usize = 2;
 /// Places where the stories are cut; there are more.
 const CUTS_MIN: usize = 1200;
@@ -55,6 +56,27 @@ fn seeds_have_no_violation_and_repeat_exactly() {
     assert!(checked > 10 * SEEDS, "pairs and leases were looked at");
     assert!(faults > 8 * SEEDS, "and the faults struck");
     assert!(quarantined > 0, "stored bytes were damaged, and it was noticed");
+}
+
+/// Groups of three on three to five servers; every tenth seed twice.
+#[test]
+fn groups_have_no_violation() {
+    let runs = on_threads((0..GROUP_SEEDS).collect(), |seed| {
+        let scenario = draw_group(*seed);
+        if seed % 10 == 0 {
+            return twice(&scenario);
+        }
+        let report = run(&scenario, false);
+        if let Some(violation) = &report.report.violation {
+            panic!("seed {seed}: {violation}; ./run.sh simulate --group --seeds 1 --from {seed} shrinks it");
+        }
+        report
+    });
+    let sum = |f: fn(&RunReport) -> u64| runs.iter().map(f).sum::<u64>();
+    let (acked, faults) = (sum(|run| run.acked), sum(|run| run.faults as u64));
+    println!("{GROUP_SEEDS} seeds of groups: {acked} calls answered, {faults} faults");
+    assert!(acked > 1000 * GROUP_SEEDS / 10, "the clients worked");
+    assert!(faults > 8 * GROUP_SEEDS, "and the faults struck");
 }
 
 /// Three replica servers with a copy of some partitions each.
