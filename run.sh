@@ -32,8 +32,8 @@ usage: ./run.sh VERB [OPTION...]
   shell [ARG...]          pegasus-shell, interactive or one command
   bench [ARG...]          pegasus-bench against the onebox
   bench-peers [ARG...]    the speed table of docs/performance.md, beside redis-server
-  simulate [ARG...]       the deterministic simulation: --seeds N --from S, --scenario FILE, --cuts, --planted;
-                          see docs/simulation.md
+  simulate [ARG...]       the deterministic simulation: --seeds N --from S [--group], --scenario FILE, --cuts,
+                          --planted; see docs/simulation.md
   test                    everything that continuous integration runs
   build                   build the programs
 TEXT
