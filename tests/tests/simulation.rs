@@ -68,7 +68,9 @@ fn groups_have_no_violation() {
         }
         let report = run(&scenario, false);
         if let Some(violation) = &report.report.violation {
-            panic!("seed {seed}: {violation}; ./run.sh simulate --group --seeds 1 --from {seed} shrinks it");
+            panic!(
+                "seed {seed}: {violation}; ./run.sh simulate --group --seeds 1 --from {seed} shrinks it"
+            );
         }
         report
     });
