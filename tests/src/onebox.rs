@@ -1,6 +1,7 @@
 //! A native cluster of real processes for tests: a server program, one process per instance, loopback only.
 #![expect(clippy::disallowed_methods, reason = "a test harness lives outside the runtime")]
 
+use pegasus_client::{ClientOptions, PegasusClient, TableSpec};
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an instance may take to end after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a call of [`Onebox::with_table`]'s client may take.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What a [`Onebox`] is made of.
 #[derive(Debug, Clone)]
@@ -117,6 +120,23 @@ impl Onebox {
             onebox.start_instance(index);
         }
         onebox
+    }
+
+    /// A client, and the table `temp` of 8 partitions with so many copies of each, ready.
+    pub fn with_table(&self, copies: i32) -> PegasusClient {
+        let mut options = ClientOptions::new([self.meta()]);
+        options.timeout = CLIENT_TIMEOUT;
+        let client = PegasusClient::with_options(options).expect("client");
+        let spec = TableSpec {
+            name: "temp".to_owned(),
+            partitions: 8,
+            replicas: copies,
+            envs: Default::default(),
+            if_not_exists: true,
+        };
+        let ready = client.admin().create_and_wait(&spec, START_TIMEOUT, |_| {});
+        ready.unwrap_or_else(|error| panic!("{error}\n{}", self.stderr(1)));
+        client
     }
 
     /// Where data and logs are.

@@ -1,10 +1,8 @@
 //! `pegasus-bench` against a real cluster: every workload, both loops, both distributions, and what it reports.
 
 use cluster_tests::onebox::{Onebox, OneboxOptions, program};
-use pegasus_client::{ClientOptions, PegasusClient, TableSpec};
 use serde_json::Value;
 use std::process::Command;
-use std::time::Duration;
 
 fn bench(onebox: &Onebox, line: &str) -> Value {
     let (meta, pid) = (onebox.meta().to_string(), onebox.pid(1).expect("runs").to_string());
@@ -27,16 +25,7 @@ fn number(report: &Value, path: &str) -> f64 {
 #[test]
 fn every_workload_runs_and_is_reported() {
     let onebox = Onebox::start("bench", &OneboxOptions::default());
-    let client = PegasusClient::with_options(ClientOptions::new([onebox.meta()])).expect("client");
-    let spec = TableSpec {
-        name: "temp".to_owned(),
-        partitions: 8,
-        replicas: 1,
-        envs: Default::default(),
-        if_not_exists: false,
-    };
-    let made = client.admin().create_and_wait(&spec, Duration::from_secs(60), |_| {});
-    made.unwrap_or_else(|error| panic!("{error}\n{}", onebox.stderr(1)));
+    drop(onebox.with_table(1));
 
     for line in [
         "-o set --value-size 100,1000 -c 4 -d 4",

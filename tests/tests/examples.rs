@@ -1,9 +1,7 @@
 //! The examples of the client library, each run against a real cluster as its header says.
 
 use cluster_tests::onebox::{Onebox, OneboxOptions, program};
-use pegasus_client::{ClientOptions, PegasusClient, TableSpec};
 use std::process::Command;
-use std::time::Duration;
 
 /// Runs an example with meta server and table; what it printed.
 fn run(name: &str, onebox: &Onebox) -> String {
@@ -20,16 +18,7 @@ fn run(name: &str, onebox: &Onebox) -> String {
 #[test]
 fn the_examples_do_what_they_say() {
     let onebox = Onebox::start("examples", &OneboxOptions::default());
-    let client = PegasusClient::with_options(ClientOptions::new([onebox.meta()])).expect("client");
-    let spec = TableSpec {
-        name: "temp".to_owned(),
-        partitions: 8,
-        replicas: 1,
-        envs: Default::default(),
-        if_not_exists: false,
-    };
-    let made = client.admin().create_and_wait(&spec, Duration::from_secs(60), |_| {});
-    made.unwrap_or_else(|error| panic!("{error}\n{}", onebox.stderr(1)));
+    let client = onebox.with_table(1);
 
     let text = run("put_get", &onebox);
     for line in [

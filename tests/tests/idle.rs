@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "a native test lives outside the runtime")]
 
 use cluster_tests::onebox::{Onebox, OneboxOptions};
-use pegasus_client::{ClientOptions, PegasusClient, TableSpec};
+use pegasus_client::PegasusClient;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,16 +20,7 @@ const WATCH: Duration = Duration::from_secs(5);
 fn cluster(name: &str) -> (Onebox, PegasusClient) {
     let sets = vec!["runtime.workers=2".to_owned()];
     let onebox = Onebox::start(name, &OneboxOptions { sets, ..OneboxOptions::default() });
-    let client = PegasusClient::with_options(ClientOptions::new([onebox.meta()])).expect("client");
-    let spec = TableSpec {
-        name: "temp".to_owned(),
-        partitions: 8,
-        replicas: 1,
-        envs: Default::default(),
-        if_not_exists: true,
-    };
-    let ready = client.admin().create_and_wait(&spec, Duration::from_secs(60), |_| {});
-    ready.unwrap_or_else(|error| panic!("{error}\n{}", onebox.stderr(1)));
+    let client = onebox.with_table(1);
     let table = client.table("temp");
     for n in 0..100 {
         let key = format!("key{n}");

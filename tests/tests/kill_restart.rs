@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "a native test lives outside the runtime")]
 
 use cluster_tests::onebox::{Onebox, OneboxOptions};
-use pegasus_client::{ClientOptions, PegasusClient, Pending, Table, TableSpec};
+use pegasus_client::{PegasusClient, Pending, Table};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -16,19 +16,7 @@ const RESTART_LIMIT: Duration = Duration::from_secs(3);
 
 fn cluster(name: &str) -> (Onebox, PegasusClient, Table) {
     let onebox = Onebox::start(name, &OneboxOptions::default());
-    let mut options = ClientOptions::new([onebox.meta()]);
-    options.timeout = Duration::from_secs(20);
-    let client = PegasusClient::with_options(options).expect("client");
-    let spec = TableSpec {
-        name: "temp".to_owned(),
-        partitions: 8,
-        replicas: 1,
-        envs: Default::default(),
-        if_not_exists: true,
-    };
-    let admin = client.admin();
-    let ready = admin.create_and_wait(&spec, Duration::from_secs(60), |_| {});
-    ready.unwrap_or_else(|error| panic!("{error}\n{}", onebox.stderr(1)));
+    let client = onebox.with_table(1);
     let table = client.table("temp");
     (onebox, client, table)
 }

@@ -6,10 +6,8 @@
 #![expect(clippy::disallowed_methods, reason = "a native test lives outside the runtime")]
 
 use cluster_tests::onebox::{Onebox, OneboxOptions};
-use pegasus_client::{ClientOptions, PegasusClient, TableSpec};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 const REQUESTS: u64 = 4000;
 /// Calls per request beyond those that it must make: timers, beacons, the looks at the counts.
@@ -73,18 +71,7 @@ fn a_request_makes_no_more_system_calls_than_it_must() {
     let options =
         OneboxOptions { sets: vec!["runtime.workers=1".to_owned()], ..OneboxOptions::default() };
     let onebox = Onebox::start("calls", &options);
-    let mut options = ClientOptions::new([onebox.meta()]);
-    options.timeout = Duration::from_secs(20);
-    let client = PegasusClient::with_options(options).expect("client");
-    let spec = TableSpec {
-        name: "temp".to_owned(),
-        partitions: 8,
-        replicas: 1,
-        envs: Default::default(),
-        if_not_exists: true,
-    };
-    let ready = client.admin().create_and_wait(&spec, Duration::from_secs(60), |_| {});
-    ready.unwrap_or_else(|error| panic!("{error}\n{}", onebox.stderr(1)));
+    let client = onebox.with_table(1);
     let table = client.table("temp");
     let key = |n: u64| format!("key{n}").into_bytes();
     table.set(&key(0), b"s", "warm").expect("a write");

@@ -442,7 +442,7 @@ impl Stage {
             } else if self.told.finished.load(Ordering::Relaxed) {
                 return;
             } else if outcome == Outcome::Reached {
-                self.restart_replicas();
+                self.restart_replicas(cut);
             } else {
                 let acked = self.told.acked.load(Ordering::Relaxed);
                 let text = format!("the story stands still after {acked} acknowledged steps");
@@ -451,13 +451,18 @@ impl Stage {
         }
     }
 
-    /// An orderly stop and a start.
-    fn restart_replicas(&mut self) {
+    /// An orderly stop and a start. A cut that has not come yet comes after it.
+    fn restart_replicas(&mut self, cut: Option<&Cut>) {
         for id in self.servers.replicas.clone() {
             self.sim.stop(id);
             let stopped = |sim: &mut Sim| !sim.is_up(id);
             if self.sim.run_until(STOP_LIMIT, stopped) != Outcome::Reached {
                 return self.sim.violate("shutdown", "the replica server does not stop".to_owned());
+            }
+            let waiting = cut.filter(|cut| self.node(cut.victim) == id && self.sim.deaths(id) == 0);
+            if let Some(cut) = waiting {
+                let left = cut.step.saturating_sub(self.sim.disk(id).steps());
+                self.sim.crash_next_after(id, left, cut.power, Some(DOWN));
             }
             self.sim.restart_after(id, Duration::from_millis(100));
         }
