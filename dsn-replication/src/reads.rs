@@ -162,7 +162,9 @@ fn admit(
 
 /// This worker's reader.
 fn reader(ctx: &mut Ctx<'_>) -> Addr<Reader> {
-    if let Some(reader) = ctx.local::<ReadLocal>().reader {
+    // One that a panicking read has taken with it is replaced.
+    let known = ctx.local::<ReadLocal>().reader;
+    if let Some(reader) = known.filter(|reader| ctx.is_here(*reader)) {
         return reader;
     }
     let reader = ctx.spawn_here(|_, _| Reader);

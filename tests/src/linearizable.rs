@@ -37,7 +37,7 @@ pub struct Call {
 }
 
 /// Longest history of one key that is checked, in calls.
-pub const CALLS_MAX: usize = 10_000;
+pub const CALLS_MAX: usize = 20_000;
 /// Most configurations searched for one key before giving up.
 pub const CONFIGURATIONS_MAX: usize = 5_000_000;
 

@@ -6,12 +6,15 @@
 )]
 
 use cluster_tests::onebox::{Onebox, OneboxOptions};
+use dsn_replication::wire::config::PartitionConfiguration;
 use pegasus_client::{PegasusClient, Table};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const SERVERS: usize = 3;
+/// Writes that meet each of the table's 8 partitions.
+const PROBES: u64 = 64;
 /// Single servers that are killed, in turn; then all of them at once.
 const KILLS: usize = 9;
 const WRITERS: u64 = 4;
@@ -34,18 +37,31 @@ fn write(table: &Table, writer: u64, stop: &AtomicBool) -> Vec<u64> {
     acked
 }
 
-/// Waits until every partition has a primary and two secondaries.
-fn wait_until_whole(client: &PegasusClient) -> Duration {
+/// Ballots of all groups; `None` while one of them is not whole.
+fn ballots(client: &PegasusClient) -> Option<Vec<i64>> {
+    let groups = client.admin().query_config("temp").ok()?.partitions;
+    let whole = |group: &PartitionConfiguration| {
+        group.primary.is_valid() && group.secondaries.len() == SERVERS - 1
+    };
+    groups
+        .iter()
+        .all(|group| whole(&group))
+        .then(|| groups.iter().map(|group| group.ballot).collect())
+}
+
+/// Waits until every group is whole, and stays so over writes to all partitions, which all members must have logged.
+fn wait_until_whole(client: &PegasusClient) {
     let begun = Instant::now();
+    let table = client.table("temp").with_timeout(Duration::from_secs(2));
     loop {
-        let groups = client.admin().query_config("temp").map(|config| config.partitions);
-        let whole = groups.as_ref().is_ok_and(|groups| {
-            groups.iter().all(|group| group.primary.is_valid() && group.secondaries.len() == 2)
-        });
-        if whole {
-            return begun.elapsed();
+        let before = ballots(client);
+        let written =
+            (0..PROBES).all(|n| table.set(format!("probe{n}").as_bytes(), b"s", "").is_ok());
+        if before.is_some() && written && ballots(client) == before {
+            println!("whole again after {:?}", begun.elapsed());
+            return;
         }
-        assert!(begun.elapsed() < HEALED_IN, "{groups:#?}");
+        assert!(begun.elapsed() < HEALED_IN, "{:#?}", client.admin().query_config("temp"));
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -71,14 +87,16 @@ fn killed_members_lose_no_acknowledged_write_and_come_back() {
         onebox.kill(victim);
         std::thread::sleep(BETWEEN * (kill / SERVERS) as u32);
         onebox.start_instance(victim);
-        println!("replica@{victim} killed, whole again after {:?}", wait_until_whole(&client));
+        println!("replica@{victim} was killed");
+        wait_until_whole(&client);
     }
     std::thread::sleep(BETWEEN);
     (1..=SERVERS).for_each(|victim| onebox.kill(victim));
     for victim in 1..=SERVERS {
         onebox.start_instance(victim);
     }
-    println!("all killed, whole again after {:?}", wait_until_whole(&client));
+    println!("all were killed");
+    wait_until_whole(&client);
     stop.store(true, Ordering::Relaxed);
 
     let mut total = 0;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 const SEEDS: u64 = 500;
-const GROUP_SEEDS: u64 = 100;
+const GROUP_SEEDS: u64 = 500;
 const THREADS: usize = 2;
 /// Places where the stories are cut; there are more.
 const CUTS_MIN: usize = 1200;
