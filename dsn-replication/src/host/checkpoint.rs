@@ -20,9 +20,11 @@ impl ReplicaHost {
         self.checkpoint(ctx, if late { CheckpointKind::Flush } else { CheckpointKind::NoFlush });
     }
 
-    /// Makes a checkpoint, unless one is being made; the log learns what it need not keep.
+    /// Makes a checkpoint; the log learns what it need not keep. While one is being made, only a wish for a flush is
+    /// remembered: it comes next, however quickly others without one follow each other.
     pub fn checkpoint(&mut self, ctx: &mut Ctx<'_>, kind: CheckpointKind) {
         if std::mem::replace(&mut self.checkpointing, true) {
+            self.flush_wanted |= kind == CheckpointKind::Flush;
             return;
         }
         let machine = self.machine.clone();
@@ -45,9 +47,12 @@ impl ReplicaHost {
             }
             Err(AppError::WrongTiming | AppError::TryAgain) => {}
             Err(error @ (AppError::Corrupt(_) | AppError::Disk(_))) => {
-                self.fail(ctx, LocalError::from(&error));
+                return self.fail(ctx, LocalError::from(&error));
             }
             Err(error) => tracing::warn!(gpid = %self.gpid(), %error, "checkpoint failed"),
+        }
+        if std::mem::take(&mut self.flush_wanted) {
+            self.checkpoint(ctx, CheckpointKind::Flush);
         }
     }
 }

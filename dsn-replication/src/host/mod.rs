@@ -141,6 +141,8 @@ pub struct ReplicaHost {
     replies: Replies,
     marked: bool,
     checkpointing: bool,
+    /// One with a flush is wanted as soon as that has ended.
+    flush_wanted: bool,
     flush_interval: Duration,
     /// When a checkpoint that writes out is due; `None` before the first turn.
     flush_due: Option<Mono>,
@@ -223,6 +225,7 @@ impl ReplicaHost {
             replies: Replies::new(true),
             marked: false,
             checkpointing: false,
+            flush_wanted: false,
             flush_interval: parts.flush_interval,
             flush_due: None,
             seen: Decree::NONE,

@@ -27,6 +27,7 @@ use dsn_replication::wire::config::{QueryCfgRequest, QueryCfgResponse};
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::{Rpc, RpcOptions, ServiceTable};
 use pegasus_client::{ClientCore, ClientError, ClientOptions, Kind, ops};
+use pegasus_server::settings::{RESERVE_MIN_COUNT, RESERVE_TIME_SECONDS};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -171,7 +172,10 @@ impl Teller {
     }
 
     fn make(&mut self, ctx: &mut Ctx<'_>, table: &'static str) {
-        let request = create_request(table, if table == TABLE { 2 } else { 1 }, 1);
+        let mut request = create_request(table, if table == TABLE { 2 } else { 1 }, 1);
+        // The second checkpoint of a replica removes the first.
+        let envs = [(RESERVE_MIN_COUNT, "1"), (RESERVE_TIME_SECONDS, "0")];
+        request.options.envs = envs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         let me = self.me;
         let _ = ctx.with(self.core, move |core, ctx| {
             let done = Box::new(move |ctx: &mut Ctx<'_>, answer: Answer<CreateAppResponse>| {
