@@ -1,7 +1,7 @@
 //! Prepares and acknowledgements between servers: one message to a server per turn of a worker, of all its partitions.
 //!
 //! Hosts leave what they have to say with their worker's [`Outbox`]; at the end of the turn it goes out, one frame for
-//! each server and direction. Messages travel one way and may be lost: who sent a prepare sends it again.
+//! each server and direction, or more when mutations are large. Messages travel one way and may be lost: who sent a prepare sends it again.
 
 use crate::codes::{RPC_PREPARE, RPC_PREPARE_ACK};
 use crate::host::{LPC_REPLICA_EVENT, ReplicaHost};
@@ -11,6 +11,7 @@ use crate::replica::{Ack, Node, Prepare, Verdict};
 use crate::wire::replica::{
     PrepareAckItem, PrepareAckMsg, PrepareItem, PrepareMsg, PrepareVerdict,
 };
+use bytes::Bytes;
 use dsn_core::exec::{Addr, Ctx, Phase, Resident};
 use dsn_rpc::address::RpcAddress;
 use dsn_rpc::gpid::Gpid;
@@ -25,10 +26,16 @@ dsn_core::task_codes! {
     pub LPC_GROUP_FLUSH: Compute, High, "THREAD_POOL_REPLICATION";
 }
 
+/// Bytes of mutations after which a frame takes no more prepares. One prepare has a limit of its own
+/// ([`GroupOptions::message_bytes`](crate::replica::GroupOptions::message_bytes)); together, those of many partitions
+/// must not come near the largest frame that a server reads.
+const FRAME_BYTES: usize = 1 << 20;
+
 /// What waits for one server.
 #[derive(Debug, Default)]
 struct Waiting {
-    prepares: Vec<PrepareItem>,
+    /// Each with the bytes of its mutations.
+    prepares: Vec<(PrepareItem, usize)>,
     acks: Vec<PrepareAckItem>,
 }
 
@@ -62,7 +69,9 @@ pub(crate) fn node(address: RpcAddress) -> Option<Node> {
 }
 
 fn with_outbox(ctx: &mut Ctx<'_>, me: Node, f: impl FnOnce(&mut Outbox)) {
-    let outbox = match ctx.local::<Local>().outbox {
+    // One that a panic has taken with it is replaced.
+    let known = ctx.local::<Local>().outbox;
+    let outbox = match known.filter(|outbox| ctx.is_here(*outbox)) {
         Some(outbox) => outbox,
         None => {
             let me = wire(me);
@@ -79,6 +88,7 @@ fn with_outbox(ctx: &mut Ctx<'_>, me: Node, f: impl FnOnce(&mut Outbox)) {
 
 /// Sends a prepare with the end of the turn. `me` is where this server listens.
 pub fn send_prepare(ctx: &mut Ctx<'_>, me: Node, to: Node, prepare: Prepare) {
+    let bytes = prepare.bodies.iter().map(Bytes::len).sum();
     let item = PrepareItem {
         pid: prepare.gpid,
         ballot: prepare.ballot.0,
@@ -89,7 +99,9 @@ pub fn send_prepare(ctx: &mut Ctx<'_>, me: Node, to: Node, prepare: Prepare) {
         first_decree: prepare.first.0,
         mutations: prepare.bodies.into(),
     };
-    with_outbox(ctx, me, |outbox| outbox.waiting.entry(to).or_default().prepares.push(item));
+    with_outbox(ctx, me, |outbox| {
+        outbox.waiting.entry(to).or_default().prepares.push((item, bytes))
+    });
 }
 
 /// Sends an acknowledgement with the end of the turn.
@@ -122,12 +134,29 @@ impl Outbox {
                 let message = PrepareAckMsg { from, items: waiting.acks.into() };
                 send_oneway(ctx, to, &RPC_PREPARE_ACK, &message, options);
             }
-            if !waiting.prepares.is_empty() {
-                let message = PrepareMsg { from, items: waiting.prepares.into() };
+            for items in frames(waiting.prepares) {
+                let message = PrepareMsg { from, items: items.into() };
                 send_oneway(ctx, to, &RPC_PREPARE, &message, options);
             }
         }
     }
+}
+
+/// Items of one frame each, in order: a frame that has [`FRAME_BYTES`] takes no more.
+fn frames<T>(items: Vec<(T, usize)>) -> Vec<Vec<T>> {
+    let mut frames: Vec<Vec<T>> = Vec::new();
+    let mut room = 0;
+    for (item, bytes) in items {
+        match frames.last_mut().filter(|_| room > 0) {
+            Some(frame) => frame.push(item),
+            None => {
+                frames.push(vec![item]);
+                room = FRAME_BYTES;
+            }
+        }
+        room = room.saturating_sub(bytes);
+    }
+    frames
 }
 
 /// Registers both messages at a server that listens on `me`.
@@ -242,4 +271,19 @@ fn at(
 /// The partition of a host, for messages about it.
 pub(crate) fn options_for(gpid: Gpid) -> CallOptions {
     CallOptions::default().on(gpid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_ends_when_it_is_full_and_the_order_stays() {
+        let sizes = [0, FRAME_BYTES - 1, 1, 5, 3 * FRAME_BYTES, 0, FRAME_BYTES];
+        let items: Vec<(usize, usize)> = sizes.into_iter().enumerate().collect();
+        assert_eq!(frames(items), [vec![0, 1, 2], vec![3, 4], vec![5, 6]]);
+        assert_eq!(frames::<usize>(Vec::new()), Vec::<Vec<usize>>::new());
+        let many: Vec<(usize, usize)> = (0..200).map(|at| (at, FRAME_BYTES)).collect();
+        assert_eq!(frames(many).len(), 200, "64 MiB is what a server reads at most");
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! A peer is sent what follows its last acknowledged decree, and again when no progress shows. A member that makes none
 //! for [`GroupOptions::evict_after`] is to leave the group: everything waits for it. A learner holds nobody up, and is
-//! just forgotten. The time allowed adapts to how long answers take, between a floor and that limit.
+//! just forgotten.
 
 use super::{Change, Node};
 use crate::ids::{Ballot, Decree};
