@@ -1,7 +1,8 @@
 //! Prepares and acknowledgements between servers: one message to a server per turn of a worker, of all its partitions.
 //!
 //! Hosts leave what they have to say with their worker's [`Outbox`]; at the end of the turn it goes out, one frame for
-//! each server and direction, or more when mutations are large. Messages travel one way and may be lost: who sent a prepare sends it again.
+//! each server and direction, or more when mutations are large. Messages travel one way and may be lost: who sent a
+//! prepare sends it again.
 
 use crate::codes::{RPC_PREPARE, RPC_PREPARE_ACK};
 use crate::host::{LPC_REPLICA_EVENT, ReplicaHost};
