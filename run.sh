@@ -18,11 +18,12 @@ usage: ./run.sh VERB [OPTION...]
 
   start_onebox            build, start a cluster on this machine and create the table `temp`
       -m, --meta_count N       meta servers (1)
-      -r, --replica_count N    replica servers (1)
+      -r, --replica_count N    replica servers (3)
       -a, --app_name NAME      table to create (temp)
       -p, --partition_count N  its partitions (8)
       --replicas N             copies of each partition (as many as there are replica servers, at most 3)
       --port-base N            meta servers listen from N+1, replica servers from N+201 (34600)
+      --set SECTION.KEY=VALUE  an option of all servers, instead of what configs/onebox.toml says; may be repeated
       --dir DIR                where data, logs and pid files go (./onebox)
   stop_onebox             stop its processes; the data stays
   list_onebox             what runs
@@ -114,9 +115,12 @@ meta_list() {
 }
 
 start_instance() { # NAME
-  local name=$1 role=${1%@*} dir=$ONEBOX/$1
+  local name=$1 role=${1%@*} dir=$ONEBOX/$1 sets=() line
   [ -d "$dir" ] || die "there is no instance $name in $ONEBOX; see list_onebox"
   if alive "$name"; then say "$name runs already (pid $(cat "$dir/pid"))"; return; fi
+  if [ -f "$ONEBOX/sets" ]; then
+    while IFS= read -r line; do sets+=(--set "$line"); done <"$ONEBOX/sets"
+  fi
   (
     cd "$dir"
     # What the caller has open, a lock for instance, is not the server's to keep.
@@ -125,7 +129,7 @@ start_instance() { # NAME
       if [ "$fd" -gt 2 ] && [ "$fd" != 255 ]; then eval "exec $fd>&-"; fi
     done
     ONEBOX_PORT=$(port_of "$name") ONEBOX_META_LIST=$(meta_list) \
-      setsid "$BIN/pegasus-server" --config "$dir/config.toml" --app "$role" >"$dir/stdout" 2>"$dir/stderr" </dev/null &
+      setsid "$BIN/pegasus-server" --config "$dir/config.toml" --app "$role" "${sets[@]+"${sets[@]}"}" >"$dir/stdout" 2>"$dir/stderr" </dev/null &
     echo $! >"$dir/pid"
   )
   local tries
@@ -151,7 +155,7 @@ stop_instance() { # NAME [SIGNAL]
 }
 
 start_onebox() {
-  local metas=1 replicas=1 table=temp partitions=8 copies="" base=34600
+  local metas=1 replicas=3 table=temp partitions=8 copies="" base=34600 sets=()
   while [ $# -gt 0 ]; do
     case $1 in
       -m | --meta_count) metas=$2; shift 2 ;;
@@ -160,6 +164,7 @@ start_onebox() {
       -p | --partition_count) partitions=$2; shift 2 ;;
       --replicas) copies=$2; shift 2 ;;
       --port-base) base=$2; shift 2 ;;
+      --set) sets+=("$2"); shift 2 ;;
       *) die "start_onebox: unknown option $1; see ./run.sh help" ;;
     esac
   done
@@ -171,6 +176,8 @@ start_onebox() {
   else
     echo "$base" >"$ONEBOX/port_base"
   fi
+  # Kept, so that instances that are started again have them too.
+  [ ${#sets[@]} = 0 ] || printf '%s\n' "${sets[@]}" >"$ONEBOX/sets"
   local index name
   for index in $(seq "$metas"); do mkdir -p "$ONEBOX/meta@$index"; done
   for index in $(seq "$replicas"); do mkdir -p "$ONEBOX/replica@$index"; done

@@ -1,9 +1,10 @@
 """What the unmodified Python client can do, done against a running onebox.
 
-Usage: acceptance.py META_HOST:PORT RUN_SH INSTANCE
+Usage: acceptance.py META_HOST:PORT RUN_SH INSTANCE[,INSTANCE...]
 
 Prints one line per check and ends with "N passed, M failed"; exits 1 when anything failed.
-RUN_SH and INSTANCE (for instance ./run.sh and replica@1) are used to stop and start the server in the middle.
+RUN_SH and the replica servers (for instance ./run.sh and replica@1,replica@2,replica@3) are used to stop and start
+servers in the middle.
 """
 
 import subprocess
@@ -22,10 +23,13 @@ from pypegasus.utils.tools import MultiGetOptions, ScanOptions
 OK = error_types.ERR_OK.value
 NOT_FOUND = error_types.ERR_OBJECT_NOT_FOUND.value
 INCOMPLETE = error_types.ERR_INCOMPLETE_DATA.value
-META, RUN_SH, INSTANCE = sys.argv[1:4]
+META, RUN_SH = sys.argv[1:3]
+INSTANCES = sys.argv[3].split(",")
 RUN = "r%x" % int(time.time() * 1000)
 ROWS = 10_000
 REQUEST_LIMIT = 1 << 20
+# The grace after which a silent server is replaced is 22 s; seconds.
+FAILOVER_LIMIT = 60
 
 
 class Report:
@@ -228,16 +232,55 @@ def wrong_table():
     c.close()
 
 
+def run_sh(*words):
+    subprocess.run([RUN_SH] + list(words), check=True, stdout=subprocess.DEVNULL)
+
+
+@inlineCallbacks
+def until_served(c, keys):
+    """Whether every one of the hash keys is read and written within the limit."""
+    left = list(keys)
+    deadline = time.time() + FAILOVER_LIMIT
+    while left and time.time() < deadline:
+        got = yield c.get(left[0], "s", 500)
+        if isinstance(got, tuple) and got[0] == OK:
+            got = yield c.set(left[0], "again", "v", 0, 500)
+        if isinstance(got, tuple) and got[0] == OK:
+            left.pop(0)
+        else:
+            yield sleep(0.3)
+    defer.returnValue(not left)
+
+
+@inlineCallbacks
+def one_is_killed(c):
+    keys = [key("killed%d" % i) for i in range(100)]
+    for k in keys:
+        yield c.set(k, "s", "v" + k)
+    run_sh("stop_onebox_instance", "-9", INSTANCES[0])
+    begun = time.time()
+    check("every partition is served without %s" % INSTANCES[0], (yield until_served(c, keys)), True)
+    print("     served again after %.1f s" % (time.time() - begun))
+    values = []
+    for k in keys:
+        values.append((yield c.get(k, "s")))
+    check("nothing is lost with it", values, [(OK, ("v" + k).encode()) for k in keys])
+    run_sh("start_onebox_instance", INSTANCES[0])
+    check("it comes back and all is served", (yield until_served(c, keys)), True)
+
+
 @inlineCallbacks
 def restart(c):
     h = key("restart")
     for i in range(200):
         yield c.set(h, "s%d" % i, "v%d" % i)
-    subprocess.run([RUN_SH, "stop_onebox_instance", INSTANCE], check=True, stdout=subprocess.DEVNULL)
+    for instance in INSTANCES:
+        run_sh("stop_onebox_instance", instance)
     got = yield c.set(h, "while_down", "v", 0, 500)
-    check("a write while the server is down fails", isinstance(got, tuple) and got[0] == OK, False)
-    subprocess.run([RUN_SH, "start_onebox_instance", INSTANCE], check=True, stdout=subprocess.DEVNULL)
-    deadline = time.time() + 60
+    check("a write while the servers are down fails", isinstance(got, tuple) and got[0] == OK, False)
+    for instance in INSTANCES:
+        run_sh("start_onebox_instance", instance)
+    deadline = time.time() + FAILOVER_LIMIT
     while time.time() < deadline:
         got = yield c.get(h, "s0", 500)
         if isinstance(got, tuple) and got[0] == OK:
@@ -257,7 +300,8 @@ def main():
         ready = yield client.init()
         check("init", bool(ready), True)
         if ready:
-            steps = (single_records, multi_records, ranges, scans, time_to_live, limits, restart)
+            steps = (single_records, multi_records, ranges, scans, time_to_live, limits, one_is_killed,
+                     restart)
             for step in steps:
                 yield step(client)
             yield wrong_table()

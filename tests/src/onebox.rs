@@ -33,11 +33,18 @@ pub struct OneboxOptions {
 impl Default for OneboxOptions {
     fn default() -> Self {
         Self {
-            replicas: 1,
+            replicas: 3,
             sets: Vec::new(),
             program: "pegasus-server",
             config: "configs/onebox.toml",
         }
+    }
+}
+
+impl OneboxOptions {
+    /// A cluster of one replica server, where every table has one replica of everything.
+    pub fn single() -> Self {
+        Self { replicas: 1, ..Self::default() }
     }
 }
 

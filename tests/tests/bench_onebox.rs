@@ -24,7 +24,7 @@ fn number(report: &Value, path: &str) -> f64 {
 
 #[test]
 fn every_workload_runs_and_is_reported() {
-    let onebox = Onebox::start("bench", &OneboxOptions::default());
+    let onebox = Onebox::start("bench", &OneboxOptions::single());
     drop(onebox.with_table(1));
 
     for line in [

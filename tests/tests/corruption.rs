@@ -87,7 +87,7 @@ fn http(onebox: &Onebox, path: &str) -> String {
 
 #[test]
 fn a_flipped_byte_in_the_middle_of_the_log_costs_one_partition() {
-    let mut onebox = Onebox::start("corruption", &OneboxOptions::default());
+    let mut onebox = Onebox::start("corruption", &OneboxOptions::single());
     let (_client, table) = create(&onebox);
     for n in 0..RECORDS {
         table.set(key(n).as_bytes(), b"s", value(n)).expect("acknowledged");

@@ -17,7 +17,7 @@ fn run(name: &str, onebox: &Onebox) -> String {
 
 #[test]
 fn the_examples_do_what_they_say() {
-    let onebox = Onebox::start("examples", &OneboxOptions::default());
+    let onebox = Onebox::start("examples", &OneboxOptions::single());
     let client = onebox.with_table(1);
 
     let text = run("put_get", &onebox);

@@ -20,7 +20,8 @@ const WRITES_PER_ROUND: i64 = 200;
 /// A cluster of the app's own program with one table; its checkpoints come quickly.
 fn cluster<A: ReplicatedApp>(program: &'static str, config: &'static str) -> (Onebox, Table) {
     let checkpoints = "replication.checkpoint_interval_seconds=1".to_owned();
-    let options = OneboxOptions { program, config, sets: vec![checkpoints], ..Default::default() };
+    let options =
+        OneboxOptions { program, config, sets: vec![checkpoints], ..OneboxOptions::single() };
     let onebox = Onebox::start(A::APP_TYPE, &options);
     let client = Client::new(&[onebox.meta().to_string()]).expect("a client");
     let spec = TableSpec {

@@ -28,7 +28,7 @@ fn json(server: SocketAddr, target: &str) -> Value {
 
 #[test]
 fn every_server_answers_operators_and_monitoring() {
-    let onebox = Onebox::start("http", &OneboxOptions::default());
+    let onebox = Onebox::start("http", &OneboxOptions::single());
     for (role, server) in [("meta", onebox.meta()), ("replica", onebox.replica(1))] {
         let version = json(server, "/version");
         assert_eq!(version["Version"], env!("CARGO_PKG_VERSION"), "{role}");

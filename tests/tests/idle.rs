@@ -19,7 +19,7 @@ const WATCH: Duration = Duration::from_secs(5);
 /// A cluster of one replica server as it is on two cores, with a table that has some data.
 fn cluster(name: &str) -> (Onebox, PegasusClient) {
     let sets = vec!["runtime.workers=2".to_owned()];
-    let onebox = Onebox::start(name, &OneboxOptions { sets, ..OneboxOptions::default() });
+    let onebox = Onebox::start(name, &OneboxOptions { sets, ..OneboxOptions::single() });
     let client = onebox.with_table(1);
     let table = client.table("temp");
     for n in 0..100 {

@@ -15,7 +15,7 @@ const WRITES_PER_ROUND: u64 = 400;
 const RESTART_LIMIT: Duration = Duration::from_secs(3);
 
 fn cluster(name: &str) -> (Onebox, PegasusClient, Table) {
-    let onebox = Onebox::start(name, &OneboxOptions::default());
+    let onebox = Onebox::start(name, &OneboxOptions::single());
     let client = onebox.with_table(1);
     let table = client.table("temp");
     (onebox, client, table)

@@ -36,7 +36,7 @@ struct Cluster {
 impl Cluster {
     /// A cluster with the table `temp`.
     fn start(name: &str) -> Self {
-        let onebox = Onebox::start(name, &OneboxOptions::default());
+        let onebox = Onebox::start(name, &OneboxOptions::single());
         let mut options = ClientOptions::new([HostPort::new("localhost", onebox.meta().port())]);
         options.timeout = Duration::from_secs(20);
         let client = PegasusClient::with_options(options).expect("client");

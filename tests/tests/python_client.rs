@@ -57,7 +57,7 @@ fn everything_the_python_client_can_do() {
         .arg(repository().join("tests/python/acceptance.py"))
         .arg(format!("127.0.0.1:{}", base + 1))
         .arg(&wrapper)
-        .arg("replica@1")
+        .arg("replica@1,replica@2,replica@3")
         .output()
         .expect("python");
     let text = String::from_utf8_lossy(&outcome.stdout).into_owned();

@@ -69,7 +69,7 @@ fn assert_calls(name: &str, seen: [f64; 5], limits: [f64; 5]) {
 #[test]
 fn a_request_makes_no_more_system_calls_than_it_must() {
     let options =
-        OneboxOptions { sets: vec!["runtime.workers=1".to_owned()], ..OneboxOptions::default() };
+        OneboxOptions { sets: vec!["runtime.workers=1".to_owned()], ..OneboxOptions::single() };
     let onebox = Onebox::start("calls", &options);
     let client = onebox.with_table(1);
     let table = client.table("temp");

@@ -6,7 +6,9 @@ use crate::wire::admin::{
     ListAppsResponse, ListNodesRequest, ListNodesResponse, NodeInfo, NodeStatus, RecallAppRequest,
     RecallAppResponse, UpdateAppEnvRequest, UpdateAppEnvResponse,
 };
-use crate::wire::config::{AppInfo, AppStatus, QueryCfgRequest, QueryCfgResponse};
+use crate::wire::config::{
+    AppInfo, AppStatus, PartitionConfiguration, QueryCfgRequest, QueryCfgResponse,
+};
 use dsn_core::code::Code;
 use dsn_rpc::builtin::{Command, RPC_CLI_CLI_CALL};
 use dsn_rpc::error_code::ErrorCode;
@@ -41,6 +43,17 @@ pub struct TableSpec {
     pub envs: BTreeMap<String, String>,
     /// Whether a table of that name with the same options is fine.
     pub if_not_exists: bool,
+}
+
+/// How far the groups of a table have come: partitions that ...
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Members {
+    /// ... there are.
+    pub partitions: usize,
+    /// ... have a primary.
+    pub served: usize,
+    /// ... have that and all other members they should have.
+    pub whole: usize,
 }
 
 /// Operator calls of a cluster.
@@ -304,8 +317,8 @@ impl Admin {
     }
 
     /// Makes a table like [`Admin::create_table`], but waits, at most `limit`, for meta server and replica servers
-    /// that are just starting, and until every partition has a primary. `progress` is told what is being waited for
-    /// whenever that changes. Gives the table's id.
+    /// that are just starting, and until every partition has a primary and all its other members. `progress` is
+    /// told what is being waited for whenever that changes. Gives the table's id.
     ///
     /// # Errors
     /// What a repetition would not help against, at once; else the last obstacle when the time is over.
@@ -326,9 +339,19 @@ impl Admin {
                     }
                     Err(obstacle) => obstacle,
                 },
-                Some(id) => match self.primaries(&spec.name) {
-                    Ok((ready, count)) if ready == count && count > 0 => return Ok(id),
-                    Ok((ready, count)) => format!("{ready} of {count} partitions are served"),
+                Some(id) => match self.members(&spec.name) {
+                    Ok(found) if found.whole == found.partitions && found.partitions > 0 => {
+                        return Ok(id);
+                    }
+                    Ok(found) if found.served < found.partitions => {
+                        format!("{} of {} partitions are served", found.served, found.partitions)
+                    }
+                    Ok(found) => {
+                        format!(
+                            "{} of {} partitions have all their replicas",
+                            found.whole, found.partitions
+                        )
+                    }
                     Err(error) if may_pass(&error) => error.to_string(),
                     Err(error) => return Err(error),
                 },
@@ -367,14 +390,22 @@ impl Admin {
         }
     }
 
-    /// How many partitions of a table have a primary, and how many there are.
+    /// How many partitions of a table there are, have a primary, and have all their members.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub fn primaries(&self, table: &str) -> Outcome<(usize, usize)> {
+    pub fn members(&self, table: &str) -> Outcome<Members> {
         let config = self.query_config(table)?;
-        let ready = config.partitions.iter().filter(|p| p.primary.is_valid()).count();
-        Ok((ready, usize::try_from(config.partition_count).unwrap_or(0)))
+        let served = |group: &PartitionConfiguration| group.primary.is_valid();
+        let whole = |group: &PartitionConfiguration| {
+            let wanted = usize::try_from(group.max_replica_count).unwrap_or(0);
+            served(group) && group.secondaries.len() + 1 >= wanted
+        };
+        Ok(Members {
+            partitions: usize::try_from(config.partition_count).unwrap_or(0),
+            served: config.partitions.iter().filter(served).count(),
+            whole: config.partitions.iter().filter(whole).count(),
+        })
     }
 
     /// What to say when fewer servers live than a table wants, or when nobody knows how many.

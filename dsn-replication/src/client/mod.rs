@@ -24,7 +24,7 @@ mod request;
 mod routes;
 
 pub use self::core::{CODES, Callback, ClientCore, MAX_PENDING};
-pub use admin::{Admin, TableSpec};
+pub use admin::{Admin, Members, TableSpec};
 pub use error::{ClientError, Place, Reason};
 pub use handle::{Client, Table};
 pub use options::ClientOptions;

@@ -145,7 +145,8 @@ pub struct CreateArgs {
     /// Be content with a table of that name and the same counts.
     #[arg(long, short = 'f')]
     pub if_not_exists: bool,
-    /// Wait so long for meta server and replica servers to be there, and until every partition is served.
+    /// Wait so long for meta server and replica servers to be there, and until every partition has all its
+    /// replicas.
     #[arg(long, short, value_name = "SECONDS")]
     pub wait: Option<u64>,
     /// What kind of state machine its partitions are, for servers of other programs.

@@ -286,7 +286,8 @@ impl Onebox {
         let onebox = Self { script: script.to_path_buf(), dir: dir.join("onebox"), port_base };
         eprintln!("starting a onebox in {}", onebox.dir.display());
         let port_base = port_base.to_string();
-        onebox.call("start_onebox", &["--port-base", &port_base, "--app_name", table])?;
+        onebox
+            .call("start_onebox", &["-r", "1", "--port-base", &port_base, "--app_name", table])?;
         Ok(onebox)
     }
 
