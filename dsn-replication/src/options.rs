@@ -121,6 +121,10 @@ dsn_core::options! {
         hold_seconds_for_dropped_app: u64 = 604_800;
         /// A replica server that runs shorter than this before it starts again, in seconds, is unstable.
         stable_rs_min_running_seconds: u32 = 600, in 0..=86_400;
+        /// Whether a replica server is taken for dead when its host says that its process has ended, before its grace
+        /// is over. To be turned off where something between the servers answers in the place of others: a firewall
+        /// that rejects instead of dropping, a proxy (`docs/failure-detection.md`).
+        fast_failover_enabled: bool = true;
         /// After so many unstable starts in a row, a replica server is given no further replicas while there are
         /// others. 0 turns this off.
         max_succssive_unstable_restart: u32 = 5, in 0..=1_000;

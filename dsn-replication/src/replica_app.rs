@@ -171,7 +171,10 @@ impl ServiceApp for ReplicaApp {
                 rpc.listen(ctx, listen).map_err(|error| format!("listen on {listen}: {error}"))
             });
             match outcome {
-                Ok(_) => tracing::info!(%listen, "replica server ready"),
+                Ok(_) => {
+                    tracing::info!(%listen, "replica server ready");
+                    ctx.post(stub, &LPC_STUB_EVENT, ReplicaStub::join);
+                }
                 Err(reason) => {
                     tracing::error!(reason, "the replica server cannot run");
                     let done = Box::new(|ctx: &mut Ctx<'_>| ctx.node().stop());
@@ -184,13 +187,14 @@ impl ServiceApp for ReplicaApp {
     }
 
     fn stop(&mut self, ctx: &mut Ctx<'_>) {
-        if let Some(rpc) = &self.rpc {
-            rpc.stop_listening(ctx);
-        }
         let done = Box::new(|ctx: &mut Ctx<'_>| ctx.node().stop());
         match self.stub {
             Some(stub) => drop(ctx.with(stub, move |stub, ctx| stub.close_all(ctx, done))),
             None => ctx.node().stop(),
+        }
+        // Only now: a port that is closed says that the lease is over.
+        if let Some(rpc) = &self.rpc {
+            rpc.stop_listening(ctx);
         }
     }
 }

@@ -19,6 +19,7 @@ mod listener;
 pub mod metrics;
 pub mod names;
 pub mod options;
+mod probe;
 mod rpc_loop;
 pub mod service;
 mod session;
@@ -35,6 +36,7 @@ pub use call::{
 };
 pub use connector::Lane;
 pub use options::RpcOptions;
+pub use probe::{Probed, probe, when_ended};
 pub use rpc_loop::{BYTES_PER_TURN, CODES, FRAMES_PER_TURN, Rpc};
 pub use service::{Replier, Request, ServiceTable, hand_to};
 pub use session::{SessionId, detach};

@@ -64,6 +64,10 @@ dsn_core::task_codes! {
     pub LPC_RPC_STOP_LISTENING: Compute, High, "THREAD_POOL_NETWORK";
     /// Looking up a host name.
     pub LPC_RPC_RESOLVE: Blocking, Common, "THREAD_POOL_BLOCK_SERVICE";
+    /// A probe of a port has found something.
+    pub LPC_RPC_PROBE: Compute, High, "THREAD_POOL_NETWORK";
+    /// A connection is to be watched, or one that is watched has ended.
+    pub LPC_RPC_WATCH: Compute, High, "THREAD_POOL_NETWORK";
     /// A host name was not found in time.
     pub LPC_RPC_RESOLVE_TIMEOUT: Compute, Common, "THREAD_POOL_NETWORK";
 }
@@ -449,6 +453,9 @@ impl RpcLoop {
         }
         if let Some(sock) = session.sock.take() {
             ctx.close_socket(sock);
+        }
+        if let Some(watcher) = session.watcher.take() {
+            watcher(ctx);
         }
         let key = match session.side {
             Side::Accepted => {

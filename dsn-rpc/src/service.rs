@@ -234,6 +234,12 @@ impl Replier {
     pub fn protocol(&self) -> Protocol {
         self.ticket.protocol
     }
+
+    /// The connection that the answer goes to.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.ticket.session
+    }
 }
 
 impl Drop for Replier {

@@ -16,7 +16,7 @@ use dsn_rpc::builtin::{
 };
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::frame::Protocol;
-use dsn_rpc::{CallError, CallOptions, Lane, NetworkError, RpcOptions};
+use dsn_rpc::{CallError, CallOptions, Lane, NetworkError, Probed, RpcOptions};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Thft, Protocol::Rdsn];
 
@@ -479,4 +479,55 @@ fn a_peer_that_has_said_everything_still_gets_its_answers() {
     stream.read_to_string(&mut all).unwrap();
     assert!(all.ends_with(r#"{"GitCommit":"abc","Version":"1.2.3"}"#), "{all}");
     server.wait("the end", |stats| stats.closed == 1);
+}
+
+/// What a probe from worker 1 of `node` finds.
+fn probe(node: &TestNode, to: SocketAddr) -> Probed {
+    let (tell, told) = std::sync::mpsc::channel();
+    node.run(1, move |ctx| {
+        let caller = ctx.spawn_here(|_, _| Caller);
+        dsn_rpc::probe(ctx, to, Duration::from_millis(300), caller, move |_, _, found| {
+            let _ = tell.send(found);
+        });
+    });
+    told.recv_timeout(Duration::from_secs(20)).expect("an outcome")
+}
+
+#[test]
+fn a_probe_tells_a_closed_port_from_an_open_one() {
+    let (server, client) = pair();
+    assert_eq!(probe(&client, server.addr), Probed::Listening);
+    assert_eq!(probe(&client, nobody()), Probed::Refused);
+    let port = server.addr;
+    let rpc = server.rpc.clone();
+    server.run(0, move |ctx| rpc.stop_listening(ctx));
+    server.run(1, |_| ());
+    server.run(0, |_| ());
+    assert_eq!(probe(&client, port), Probed::Refused, "it listens no more");
+}
+
+#[test]
+fn whoever_watches_a_connection_hears_of_its_end_once() {
+    let server = TestNode::start(2, RpcOptions::default());
+    let (tell, told) = std::sync::mpsc::channel();
+    for worker in [0, 1] {
+        // Whichever worker the connection is on, from both.
+        let client = TestNode::start(1, RpcOptions::default());
+        let calls = Calls::new(&client, 0);
+        calls.call(&client, 1, server.addr, &RPC_TEST_SESSION, "", CallOptions::default());
+        let session = SESSIONS.lock().unwrap().pop().expect("the handler has seen it");
+        assert_eq!(calls.next_text(), (1, Ok("".into())));
+        let tell = tell.clone();
+        server.run(worker, move |ctx| {
+            let caller = ctx.spawn_here(|_, _| Caller);
+            dsn_rpc::when_ended(ctx, session, caller, move |_, _| {
+                let _ = tell.send(session);
+            });
+        });
+        assert!(told.recv_timeout(Duration::from_millis(50)).is_err(), "it lasts");
+        drop(client);
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(session));
+        let again = told.recv_timeout(Duration::from_millis(50));
+        assert!(again.is_err(), "told twice: {again:?}");
+    }
 }

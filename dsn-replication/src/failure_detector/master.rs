@@ -29,6 +29,8 @@ pub struct Member {
     pub running_since: Mono,
     /// Unstable starts in a row.
     pub unstable_restarts: u32,
+    /// When its process was seen to have ended, until its next run is heard of.
+    pub ended: Option<Mono>,
 }
 
 /// What a beacon changed.
@@ -40,6 +42,8 @@ pub enum Heard {
     Alive,
     /// The server was alive all the time and has been started anew in between.
     Restarted,
+    /// A beacon of a run that was seen to have ended: it changes nothing and extends no lease.
+    Ended,
 }
 
 /// Liveness of the replica servers. `N` names a server.
@@ -66,6 +70,7 @@ impl<N: Copy + Ord> Master<N> {
             start_time: None,
             running_since: now,
             unstable_restarts: 0,
+            ended: None,
         });
     }
 
@@ -79,6 +84,12 @@ impl<N: Copy + Ord> Master<N> {
             return Heard::Alive;
         };
         let restarted = member.start_time.is_some() && member.start_time != start_time;
+        if !restarted
+            && member.ended.is_some_and(|at| now.saturating_since(at) <= self.timing.grace)
+        {
+            return Heard::Ended;
+        }
+        member.ended = None;
         if restarted {
             let ran = member.heard.saturating_since(member.running_since);
             let unstable = ran < self.stability.min_running;
@@ -93,6 +104,24 @@ impl<N: Copy + Ord> Master<N> {
             (true, true) => Heard::Restarted,
             (true, false) => Heard::Same,
         }
+    }
+
+    /// The process of a run of a server was seen to have ended: it is dead before its grace is over. Whether that was
+    /// news; what is seen of another run than the last one heard of is not.
+    pub fn on_end(&mut self, node: N, start_time: i64, now: Mono) -> bool {
+        let Some(member) = self.members.get_mut(&node) else { return false };
+        if member.start_time != Some(start_time) || member.ended.is_some() {
+            return false;
+        }
+        member.ended = Some(now);
+        std::mem::replace(&mut member.alive, false)
+    }
+
+    /// Whether a server is dead for no longer than a grace and may be starting anew at this moment.
+    pub fn may_be_starting(&self, node: N, now: Mono) -> bool {
+        self.members.get(&node).is_some_and(|member| {
+            member.ended.is_some_and(|at| now.saturating_since(at) <= self.timing.grace)
+        })
     }
 
     /// Servers whose grace has ended since the last look; call every check interval.
@@ -172,6 +201,30 @@ mod tests {
         assert!(!master.is_alive(1));
         assert_eq!(master.on_beacon(1, Some(5), at(41)), Heard::Alive);
         assert!(master.is_alive(1));
+    }
+
+    #[test]
+    fn a_run_that_was_seen_to_end_is_dead_at_once_and_stays_so_for_a_grace() {
+        let mut master = master();
+        master.on_beacon(1, Some(5), at(0));
+        assert!(!master.on_end(1, 4, at(1)), "an earlier run");
+        assert!(!master.on_end(2, 5, at(1)), "a server that nobody knows");
+        assert!(master.is_alive(1));
+        assert!(master.on_end(1, 5, at(1)));
+        assert!(!master.on_end(1, 5, at(2)), "told once");
+        assert!(!master.is_alive(1));
+        assert!(master.may_be_starting(1, at(23)) && !master.may_be_starting(1, at(24)));
+        assert_eq!(master.on_beacon(1, Some(5), at(2)), Heard::Ended, "it was under way");
+        assert!(!master.is_alive(1));
+        assert_eq!(master.on_beacon(1, Some(6), at(3)), Heard::Alive, "the next run");
+        assert!(master.is_alive(1) && !master.may_be_starting(1, at(3)));
+        assert!(master.on_end(1, 6, at(4)));
+        assert_eq!(master.on_beacon(1, Some(6), at(26)), Heard::Ended);
+        assert_eq!(
+            master.on_beacon(1, Some(6), at(27)),
+            Heard::Alive,
+            "its lease has run out long ago"
+        );
     }
 
     #[test]

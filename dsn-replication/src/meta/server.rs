@@ -4,6 +4,7 @@
 //! sync serves all of them. Until it has been read for the first time, requests are answered with
 //! `ERR_SERVICE_NOT_ACTIVE`. When a write fails, the node stops: what is stored is unknown until it is read again.
 
+mod ends;
 mod handlers;
 mod http;
 
@@ -69,6 +70,7 @@ pub struct MetaServer {
     /// Who waits for an answer.
     waiting: BTreeMap<Ticket, Replier>,
     next_ticket: u64,
+    ends: ends::Ends,
 }
 
 impl Resident for MetaServer {}
@@ -105,6 +107,7 @@ impl MetaServer {
             queue: Vec::new(),
             waiting: BTreeMap::new(),
             next_ticket: 0,
+            ends: ends::Ends::default(),
         }
     }
 

@@ -243,8 +243,8 @@ impl ReplicaStub {
         stub
     }
 
-    /// Opens everything on the disks, then speaks to the meta server. A data directory that cannot be used is left
-    /// out and tried again later; without any the server cannot run.
+    /// Opens everything on the disks; [`ReplicaStub::join`] comes when the port is open. A data directory that cannot
+    /// be used is left out and tried again later; without any the server cannot run.
     pub fn open(&mut self, ctx: &mut Ctx<'_>, done: OnOpened) {
         let factory = self.factory.clone();
         let (paths, log) = (self.options.data_dirs.clone(), self.options.log.clone());
@@ -280,9 +280,6 @@ impl ReplicaStub {
             return;
         }
         tracing::info!(replicas = self.held.len(), "opened what the disks hold");
-        let server: Arc<dyn ReplicaServer> = self.board.clone();
-        self.link =
-            Some(MetaLink::start(ctx, self.options.link.clone(), self.lease.clone(), server));
         ctx.every(self.me, &LPC_STUB_TICK, self.options.checkpoint_interval, Self::tick);
         ctx.every(self.me, &LPC_STUB_TICK, self.options.log.sync_interval, Self::sync_logs);
         ctx.every(self.me, &LPC_STUB_TICK, repair::PAUSE_FIRST, Self::repair);
@@ -290,6 +287,17 @@ impl ReplicaStub {
             ctx.every(self.me, &LPC_STUB_TICK, heartbeat, Self::beat);
         }
         done(ctx, Ok(()));
+    }
+
+    /// Speaks to the meta servers from now on. The port must be open: that it is closed means that the lease is over
+    /// (`docs/failure-detection.md`).
+    pub fn join(&mut self, ctx: &mut Ctx<'_>) {
+        if self.closing || self.link.is_some() {
+            return;
+        }
+        let server: Arc<dyn ReplicaServer> = self.board.clone();
+        let (options, lease) = (self.options.link.clone(), self.lease.clone());
+        self.link = Some(MetaLink::start(ctx, options, lease, server));
     }
 
     /// Gives an opened replica its host and makes it known.
@@ -356,9 +364,15 @@ impl ReplicaStub {
         }
     }
 
-    /// Closes everything in order: no more writes, state machines write out what they have in memory.
+    /// Closes everything in order: the lease ends, no more reads and writes, state machines write out what they have in
+    /// memory.
     pub fn close_all(&mut self, ctx: &mut Ctx<'_>, done: Box<dyn FnOnce(&mut Ctx<'_>) + Send>) {
         self.closing = true;
+        if let Some(link) = self.link.take() {
+            ctx.close(link);
+        }
+        // Nobody is left who could extend it.
+        self.lease.give_up();
         let mut machines = Vec::new();
         for (gpid, placed) in self.board.placement.all() {
             self.board.placement.remove(gpid);
@@ -366,9 +380,6 @@ impl ReplicaStub {
             machines.push(placed.gate.machine().clone());
         }
         self.held.clear();
-        if let Some(link) = self.link.take() {
-            ctx.close(link);
-        }
         ctx.offload(
             &LPC_OPEN_REPLICA,
             move |job| machines.iter().for_each(|machine| machine.close(job)),

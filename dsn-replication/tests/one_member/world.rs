@@ -16,7 +16,7 @@ use dsn_replication::meta::{MetaApp, MetaAppOptions};
 use dsn_replication::meta_link::MetaLinkOptions;
 use dsn_replication::options::{MetaServerOptions, ReplicationOptions};
 use dsn_replication::replica::CoreOptions;
-use dsn_replication::stub::{ReplicaStub, StubOptions};
+use dsn_replication::stub::{LPC_STUB_EVENT, ReplicaStub, StubOptions};
 use dsn_replication::wire::admin::{
     AppEnvOperation, CreateAppOptions, CreateAppRequest, CreateAppResponse, UpdateAppEnvRequest,
     UpdateAppEnvResponse,
@@ -99,6 +99,7 @@ impl ServiceApp for ServerApp {
         let opened = move |ctx: &mut Ctx<'_>, outcome: Result<(), String>| {
             outcome.expect("the disks");
             rpc.listen(ctx, server()).expect("the port");
+            ctx.post(stub, &LPC_STUB_EVENT, ReplicaStub::join);
         };
         let _ = ctx.with(stub, move |stub, ctx| stub.open(ctx, Box::new(opened)));
         Ok(())

@@ -16,11 +16,12 @@ mod unsent;
 mod write;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::net::SocketAddr;
 
 use bytes::BytesMut;
 use dsn_core::driver::Sock;
-use dsn_core::exec::WorkerId;
+use dsn_core::exec::{Ctx, WorkerId};
 use dsn_core::time::Mono;
 
 use crate::connector::PeerKey;
@@ -75,8 +76,10 @@ pub(crate) enum Side {
 /// Marks a place in [`Session::calls`] whose call has ended.
 pub(crate) const NO_CALL: u32 = u32::MAX;
 
+/// Told once, when a session has ended.
+pub(crate) type Watcher = Box<dyn FnOnce(&mut Ctx<'_>) + Send>;
+
 /// One connection.
-#[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) state: State,
     pub(crate) side: Side,
@@ -127,6 +130,15 @@ pub(crate) struct Session {
     pub(crate) proven: bool,
     /// Calls that timed out since anything arrived.
     pub(crate) silent_timeouts: u32,
+    /// Who wants to know when it has ended.
+    pub(crate) watcher: Option<Watcher>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { state, side, peer, .. } = self;
+        write!(f, "Session({state:?}, {side:?}, {peer})")
+    }
 }
 
 impl Session {
@@ -168,6 +180,7 @@ impl Session {
             open_calls: 0,
             proven: false,
             silent_timeouts: 0,
+            watcher: None,
         }
     }
 

@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,11 +34,16 @@ dsn_core::task_codes! {
     pub RPC_TEST_BULK: Rpc, Common, "THREAD_POOL_DEFAULT", timeout_ms = 20_000;
     /// A resident of the last worker answers.
     pub RPC_TEST_FAR: Rpc, Common, "THREAD_POOL_DEFAULT", timeout_ms = 10_000;
+    /// Answers with what was asked, and leaves its connection in [`SESSIONS`].
+    pub RPC_TEST_SESSION: Rpc, Common, "THREAD_POOL_DEFAULT", timeout_ms = 10_000;
     /// Has no handler.
     pub RPC_TEST_NOBODY: Rpc, Common, "THREAD_POOL_DEFAULT", timeout_ms = 10_000;
     /// Work of the tests themselves.
     pub LPC_TEST: Compute, Common, "THREAD_POOL_DEFAULT";
 }
+
+/// Connections of those who asked with [`RPC_TEST_SESSION`].
+pub static SESSIONS: Mutex<Vec<dsn_rpc::SessionId>> = Mutex::new(Vec::new());
 
 /// Holds repliers and answers them backwards.
 #[derive(Default)]
@@ -78,6 +83,10 @@ pub fn services(ctx: &mut Ctx<'_>) -> ServiceTable {
     let mut table = ServiceTable::new();
     ctx.node().commands().add_version("test 1.2.3+abc");
     table.on(&RPC_TEST_ECHO, |ctx, request, replier| replier.reply_encoded(ctx, &request.body));
+    table.on(&RPC_TEST_SESSION, |ctx, request, replier| {
+        SESSIONS.lock().unwrap().push(replier.session());
+        replier.reply_encoded(ctx, &request.body);
+    });
     table.on(&RPC_TEST_DROP, |_, _, _| {});
     table.on(&RPC_TEST_FORGET, |ctx, _, replier| replier.forget(ctx));
     table.on(&RPC_TEST_BULK, |ctx, request, replier| match request.decode::<i64>() {

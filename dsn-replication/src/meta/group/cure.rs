@@ -53,6 +53,9 @@ pub struct View {
     pub idle: bool,
     /// Whether the last lost member has been waited for long enough.
     pub waited: bool,
+    /// Whether the primary's process ended so lately that it may be starting anew: with nobody to take over, it is
+    /// more use as it is than as a former member.
+    pub primary_may_start: bool,
 }
 
 impl View {
@@ -73,7 +76,11 @@ pub fn decide(view: &View) -> Action {
         return without_primary(view);
     }
     if view.candidate(config.primary).is_none() {
-        return Action::TakeOut(config.primary);
+        let successor = view.living_secondaries().iter().any(|secondary| !secondary.doubtful);
+        return match view.primary_may_start && !successor {
+            true => Action::Nothing,
+            false => Action::TakeOut(config.primary),
+        };
     }
     let propose = |node, kind| Action::Propose { target: config.primary, node, kind };
     if view.idle {
@@ -221,7 +228,9 @@ impl Cluster {
             .map(|node| Candidate {
                 node,
                 load: self.nodes.get(&node).map(|n| n.load(gpid.app_id)).unwrap_or_default(),
-                doubtful: self.fd.is_unstable(node, now) || partition.avoid == Some(node),
+                doubtful: self.fd.is_unstable(node, now)
+                    || partition.avoid == Some(node)
+                    || self.doubted.contains(&node),
             })
             .collect();
         let delay = Duration::from_millis(self.options.meta.replica_assign_delay_ms_for_dropouts);
@@ -232,6 +241,7 @@ impl Cluster {
             committed: partition.known_committed,
             min_members: self.min_members(config.max_replica_count),
             idle: partition.idle,
+            primary_may_start: self.fd.may_be_starting(config.primary, now),
             waited: partition.dropped_at.is_none_or(|at| now.saturating_since(at) >= delay),
         }
     }

@@ -112,15 +112,18 @@ fn on_beacon(server: &mut MetaServer, ctx: &mut Ctx<'_>, request: Request, repli
     let Ok(beacon) = request.decode::<BeaconMsg>() else {
         return replier.error(ctx, ErrorCode::InvalidData);
     };
-    let serving =
-        server.with_cluster(ctx, |cluster, ctx| cluster.on_beacon(&beacon, ctx.clock())).is_some();
+    let allowed = server.with_cluster(ctx, |cluster, ctx| cluster.on_beacon(&beacon, ctx.clock()));
+    let serving = allowed.is_some();
+    if allowed == Some(true) {
+        server.watch(ctx, &beacon, &request, &replier);
+    }
     let leader = if serving { beacon.to_node } else { RpcAddress::INVALID };
     let ack = BeaconAck {
         time: beacon.time,
         this_node: beacon.to_node,
         primary_node: leader,
         is_master: serving,
-        allowed: true,
+        allowed: allowed.unwrap_or(true),
         hp_this_node: beacon.hp_to_node.clone(),
         hp_primary_node: beacon.hp_to_node.filter(|_| serving),
     };

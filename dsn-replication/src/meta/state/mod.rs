@@ -102,6 +102,8 @@ pub struct Cluster {
     pub(super) counter_version: Option<u64>,
     pub(super) nodes: BTreeMap<RpcAddress, Node>,
     pub(super) fd: Master<RpcAddress>,
+    /// Servers of which it is being found out whether their processes have ended.
+    pub(super) doubted: BTreeSet<RpcAddress>,
     pub(super) hosts: BTreeMap<RpcAddress, HostPort>,
     pub(super) level: FunctionLevel,
     pub(super) in_flight: VecDeque<Step>,
@@ -127,6 +129,7 @@ impl Cluster {
             next_app_id: 1,
             counter_version: None,
             nodes: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             hosts: BTreeMap::new(),
             in_flight: VecDeque::new(),
             proposed: BTreeSet::new(),
@@ -151,17 +154,18 @@ impl Cluster {
         }
     }
 
-    /// A beacon arrived. Whether the server was alive before decides what is looked at again.
-    pub fn on_beacon(&mut self, beacon: &BeaconMsg, now: Mono) {
+    /// A beacon arrived; whether its sender may serve. Whether it was alive before decides what is looked at again.
+    pub fn on_beacon(&mut self, beacon: &BeaconMsg, now: Mono) -> bool {
         let node = beacon.from_node;
         if !node.is_valid() {
-            return;
+            return false;
         }
         if let Some(host) = beacon.hp_from_node.as_ref().filter(|host| host.is_valid()) {
             self.hosts.insert(node, host.clone());
         }
         self.nodes.entry(node).or_default();
         match self.fd.on_beacon(node, beacon.start_time, now) {
+            Heard::Ended => return false,
             Heard::Same => {}
             Heard::Restarted => self.forget_reports(node),
             Heard::Alive => {
@@ -169,6 +173,25 @@ impl Cluster {
                 self.forget_reports(node);
                 self.cure_all(now);
             }
+        }
+        true
+    }
+
+    /// The process of a run of a replica server was seen to have ended; see `meta/server/ends.rs`.
+    pub fn on_process_end(&mut self, node: RpcAddress, start_time: i64, now: Mono) {
+        if self.fd.on_end(node, start_time, now) {
+            tracing::warn!(%node, "the process of a replica server has ended");
+            self.forget_reports(node);
+            self.cure_all(now);
+        }
+    }
+
+    /// Whether the connection of a server has ended and it is being found out whether its process has as well. It is
+    /// passed over until then.
+    pub fn doubt(&mut self, node: RpcAddress, doubted: bool) {
+        match doubted {
+            true => drop(self.doubted.insert(node)),
+            false => drop(self.doubted.remove(&node)),
         }
     }
 
