@@ -97,6 +97,20 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// A `--port-base` for `run.sh start_onebox`: the ports of its servers were free a moment ago.
+pub fn free_port_base() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    loop {
+        // Servers of other ones lie between these.
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % 20;
+        let base = 10_000 + (std::process::id() % 40) as u16 * 250 + step * 10;
+        if (1..=3).all(|n| free(base + n) && free(base + 200 + n)) {
+            return base;
+        }
+    }
+}
+
 /// A new folder for a test's files.
 pub fn scratch(name: &str) -> PathBuf {
     let unique = format!("pegasus-{name}-{}-{}", std::process::id(), free_port());
