@@ -56,6 +56,8 @@ dsn_core::options! {
         prepare_timeout_ms_for_secondaries: u32 = 3_000, in 10..=3_600_000;
         /// Milliseconds after which what a member has not acknowledged is sent again.
         prepare_resend_ms: u32 = 500, in 1..=3_600_000;
+        /// Replicas of a server that copy a checkpoint at a time; others wait for their turn.
+        learn_app_max_concurrent_count: u32 = 5, in 1..=1_000;
         /// Milliseconds without any progress after which a learner is given up.
         learn_timeout_ms: u32 = 60_000, in 100..=86_400_000;
         /// Milliseconds between two looks of a primary at a member that has nothing to do.
@@ -78,6 +80,10 @@ dsn_core::options! {
         group_check_interval_ms: u32 = 100_000, in 100..=3_600_000;
         /// Whether there are no such empty writes.
         empty_write_disabled: bool = false;
+        /// Seconds that the directory of a damaged replica (`.err`) is kept, once another has taken its place.
+        gc_disk_error_replica_interval_seconds: u64 = 604_800, in 0..=315_360_000;
+        /// Seconds that the directory of a replica is kept that was replaced or is no longer wanted (`.gar`).
+        gc_disk_garbage_replica_interval_seconds: u64 = 86_400, in 0..=315_360_000;
         /// What the acknowledgement of a write rests on. `os`: the log was written (survives the end of the process);
         /// `group_sync`: it was synced (survives a power loss); `interval_sync`: like `os`, and synced periodically.
         log_durability: LogDurability = LogDurability::Os;
@@ -131,9 +137,22 @@ dsn_core::options! {
     }
 }
 
+dsn_core::options! {
+    /// Copying of files between replica servers.
+    pub section NfsOptions at "nfs" {
+        /// MiB per second that learners write to a disk, all together; 0 for no limit.
+        max_copy_rate_megabytes_per_disk: u32 = 0, in 0..=1_048_576;
+        /// MiB per second that is read from a disk for learners, all together; 0 for no limit.
+        max_send_rate_megabytes_per_disk: u32 = 0, in 0..=1_048_576;
+    }
+}
+
 /// The sections of this crate.
 pub fn schema() -> ConfigSchema {
-    ConfigSchema::new().section::<ReplicationOptions>().section::<MetaServerOptions>()
+    ConfigSchema::new()
+        .section::<ReplicationOptions>()
+        .section::<MetaServerOptions>()
+        .section::<NfsOptions>()
 }
 
 /// A number of seconds as a duration.

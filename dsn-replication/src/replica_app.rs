@@ -3,9 +3,11 @@
 use crate::failure_detector::Timing;
 use crate::log::{Durability, LogOptions};
 use crate::meta_link::MetaLinkOptions;
-use crate::options::{LogDurability, MetaServerOptions, ReplicationOptions};
+use crate::options::{LogDurability, MetaServerOptions, NfsOptions, ReplicationOptions};
 use crate::replica::{CoreOptions, GroupOptions};
 use crate::state_machine::StateMachineFactory;
+use crate::stub::copies::CopyOptions;
+use crate::stub::garbage::GarbageOptions;
 use crate::stub::{LPC_STUB_EVENT, ReplicaStub, StubOptions};
 use dsn_core::app::{AppError, AppFactory, AppHost, ServiceApp};
 use dsn_core::boot::AppInstance;
@@ -23,6 +25,9 @@ pub type MakeFactory = Box<
     dyn FnOnce(&mut Ctx<'_>, SocketAddr) -> Result<Arc<dyn StateMachineFactory>, AppError> + Send,
 >;
 
+/// Room in a frame beside the write it carries: headers, and what a mutation adds.
+const FRAME_OVERHEAD: usize = 32 << 10;
+
 /// What a replica server is made of.
 #[derive(Clone, Debug)]
 pub struct ReplicaAppOptions {
@@ -34,6 +39,8 @@ pub struct ReplicaAppOptions {
     pub data_dirs: Vec<PathBuf>,
     /// `[replication]`.
     pub replication: ReplicationOptions,
+    /// `[nfs]`.
+    pub copy: NfsOptions,
     /// `[network]`.
     pub rpc: RpcOptions,
 }
@@ -65,13 +72,27 @@ impl ReplicaAppOptions {
             metas,
             data_dirs: instance.data_dirs.clone(),
             replication: config.section().map_err(text)?,
+            copy: config.section().map_err(text)?,
             rpc: config.section().map_err(text)?,
         })
+    }
+
+    /// A write travels to the other members in one frame: the largest must fit, with what is around it.
+    fn check_sizes(&self) -> Result<(), AppError> {
+        let (write, frame) = (self.replication.max_allowed_write_size, self.rpc.max_frame_bytes);
+        if write.as_usize() + FRAME_OVERHEAD <= frame.as_usize() {
+            return Ok(());
+        }
+        Err(AppError(format!(
+            "[replication] max_allowed_write_size = {write} does not fit into a frame of [network] max_frame_bytes = \
+             {frame}, with {FRAME_OVERHEAD} bytes around it"
+        )))
     }
 
     fn stub_options(&self) -> Result<StubOptions, AppError> {
         let replication = &self.replication;
         let timing = Timing::new(replication).map_err(|error| AppError(error.to_string()))?;
+        self.check_sizes()?;
         let millis = |value: u32| Duration::from_millis(u64::from(value));
         Ok(StubOptions {
             data_dirs: self.data_dirs.clone(),
@@ -112,6 +133,15 @@ impl ReplicaAppOptions {
             ),
             heartbeat: (!replication.empty_write_disabled)
                 .then(|| millis(replication.group_check_interval_ms)),
+            garbage: GarbageOptions {
+                damaged: Duration::from_secs(replication.gc_disk_error_replica_interval_seconds),
+                unwanted: Duration::from_secs(replication.gc_disk_garbage_replica_interval_seconds),
+            },
+            copy: CopyOptions {
+                concurrent: replication.learn_app_max_concurrent_count as usize,
+                receive_mib: self.copy.max_copy_rate_megabytes_per_disk,
+                send_mib: self.copy.max_send_rate_megabytes_per_disk,
+            },
             link: MetaLinkOptions {
                 metas: self.metas.clone(),
                 me: self.listen,

@@ -4,6 +4,7 @@ use super::{LPC_REPLICA_CHECKPOINT, ReplicaHost};
 use crate::ids::Decree;
 use crate::replica::LocalError;
 use crate::state_machine::{AppError, CheckpointKind};
+use crate::stub::layout::raise_ballot;
 use dsn_core::exec::Ctx;
 use std::time::Duration;
 
@@ -28,11 +29,27 @@ impl ReplicaHost {
             return;
         }
         let machine = self.machine.clone();
+        let (dir, ballot) = (self.dir.clone(), self.core.ballot());
+        let unsaved = ballot > self.saved_ballot;
         ctx.offload(
             &LPC_REPLICA_CHECKPOINT,
-            move |job| machine.checkpoint(job, kind),
+            move |job| {
+                if unsaved {
+                    // Of what the checkpoint lets go, the ballot must not be lost.
+                    let saved = raise_ballot(&**job.disk(), &dir, ballot);
+                    saved.map_err(|error| AppError::Disk(format!("its ballot: {error}")))?;
+                }
+                Ok((ballot, machine.checkpoint(job, kind)))
+            },
             self.me,
-            |host, outcome, ctx| host.checkpointed(ctx, outcome),
+            |host, outcome: Result<_, AppError>, ctx| {
+                let outcome = outcome.and_then(|(ballot, outcome)| {
+                    host.saved_ballot = ballot;
+                    host.log.set_ballot(host.gpid(), ballot);
+                    outcome
+                });
+                host.checkpointed(ctx, outcome);
+            },
         );
     }
 

@@ -6,7 +6,7 @@ use crate::group_link::{options_for, send_ack, send_prepare, wire};
 use crate::ids::{Ballot, Decree};
 use crate::learn::stream::{Chunk, read_decided};
 use crate::log::LogBatch;
-use crate::replica::{Ack, Change, Effect, LearnAnswer, Node, Prepare, Verdict};
+use crate::replica::{Ack, Change, Effect, LearnAnswer, LogNeed, Node, Prepare, Verdict};
 use crate::wire::config::{ConfigType, PartitionStatus, ReplicaConfiguration};
 use crate::wire::replica::GroupCheckRequest;
 use dsn_core::exec::Ctx;
@@ -75,6 +75,7 @@ impl ReplicaHost {
     /// The replica leaves its group, or its server may not serve at present.
     pub fn become_inactive(&mut self, ctx: &mut Ctx<'_>, ballot: Ballot) {
         let given_up = self.core.become_inactive(ballot, &mut self.marks);
+        self.keep_log();
         self.publish();
         self.give_up(ctx, given_up);
         self.mark(ctx);
@@ -152,6 +153,27 @@ impl ReplicaHost {
         self.core.on_learner_progress(node, attempt, ctx.now());
     }
 
+    /// What a learner copies is pinned.
+    pub fn on_learner_pinned(&mut self, ctx: &mut Ctx<'_>, node: Node, attempt: i64, from: Decree) {
+        self.core.on_learner_pinned(node, attempt, from);
+        // The log has kept it since it was pinned, whatever has become of the learner.
+        self.kept = LogNeed::Unknown;
+        self.speak(ctx);
+    }
+
+    /// Tells the log what learners need of it.
+    pub(super) fn keep_log(&mut self) {
+        let need = self.core.log_need();
+        if std::mem::replace(&mut self.kept, need) == need {
+            return;
+        }
+        match need {
+            LogNeed::Unknown => {}
+            LogNeed::From(from) => self.log.set_reader(self.gpid(), Some(from)),
+            LogNeed::Nothing => self.log.set_reader(self.gpid(), None),
+        }
+    }
+
     /// This replica is to learn from the primary at `from`.
     ///
     /// # Errors
@@ -176,7 +198,6 @@ impl ReplicaHost {
         // Where the last chunk ended, if this is the next.
         let cursor = self.cursors.remove(&node).filter(|(next, _)| *next == after.next());
         let position = cursor.map_or(0, |(_, position)| position);
-        log.set_reader(gpid, Some(after.next()));
         ctx.offload(
             &LPC_REPLICA_READ_LOG,
             move |_| read_decided(&log, gpid, range, position, READ_BYTES),
@@ -217,6 +238,7 @@ impl ReplicaHost {
             }
         }
         self.effects = effects;
+        self.keep_log();
         self.watch(ctx);
     }
 

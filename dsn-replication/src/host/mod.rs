@@ -15,8 +15,8 @@ use crate::mutation::CodeTable;
 use crate::mutation::{ClientRequest, Ticket};
 use crate::placement::Placement;
 use crate::replica::{
-    Change, CoreOptions, Effects, GivenUp, LocalError, Node, Prepare, Recovered, Replica, Role,
-    WriteRules,
+    Change, CoreOptions, Effects, GivenUp, LocalError, LogNeed, Node, Prepare, Recovered, Replica,
+    Role, WriteRules,
 };
 use crate::state_machine::{Access, Replies, StateMachine, StorageCode};
 use crate::table_rules::TableRules;
@@ -31,6 +31,7 @@ use dsn_rpc::{Replier, Request, ServiceTable};
 use slab::Slab;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,6 +92,8 @@ pub trait HostServer: Send + Sync + 'static {
 pub struct HostParts {
     /// The partition.
     pub gpid: Gpid,
+    /// Its directory.
+    pub dir: PathBuf,
     /// Its state.
     pub machine: Arc<dyn StateMachine>,
     /// Its gate, already in the placement table or about to be.
@@ -125,6 +128,9 @@ pub struct HostParts {
 pub struct ReplicaHost {
     me: Addr<Self>,
     core: Replica,
+    dir: PathBuf,
+    /// On record in the directory.
+    saved_ballot: Ballot,
     machine: Arc<dyn StateMachine>,
     gate: Arc<ReadGate>,
     log: Arc<SharedLog>,
@@ -160,6 +166,8 @@ pub struct ReplicaHost {
     check: Option<(Mono, TimerId)>,
     /// Where in the log each learner's next mutation is.
     cursors: BTreeMap<Node, (Decree, u64)>,
+    /// What the log was told to keep for learners.
+    kept: LogNeed,
     /// Whether readers know that a new primary has caught up.
     told_ready: bool,
 }
@@ -173,6 +181,7 @@ impl fmt::Debug for ReplicaHost {
 impl Resident for ReplicaHost {
     fn on_close(&mut self, ctx: &mut Ctx<'_>) {
         self.core.become_inactive(Ballot::ZERO, &mut self.marks);
+        self.keep_log();
         self.publish();
         for replier in self.repliers.drain() {
             replier.error(ctx, ErrorCode::NotEnoughMember);
@@ -210,6 +219,8 @@ impl ReplicaHost {
         Self {
             me,
             core,
+            dir: parts.dir,
+            saved_ballot: Ballot::ZERO,
             machine: parts.machine,
             gate: parts.gate,
             log: parts.log,
@@ -237,6 +248,7 @@ impl ReplicaHost {
             effects: Effects::new(),
             check: None,
             cursors: BTreeMap::new(),
+            kept: LogNeed::Nothing,
             told_ready: false,
         }
     }

@@ -4,6 +4,7 @@
 //! every file, and hands the directory to the stub; it ends with the first thing that goes wrong, for the primary will
 //! ask again.
 
+use super::rate::SharedRate;
 use super::source::{checksum, decree_of};
 use crate::codes::{RPC_LEARN, RPC_NFS_COPY};
 use crate::group_link::{options_for, wire};
@@ -41,6 +42,12 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one block may take, and how often it is asked for.
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const BLOCK_TRIES: u32 = 3;
+
+/// While it waits for its turn, a learner says so often that it is still there.
+const WAITING_SIGN: Duration = Duration::from_secs(10);
+
+/// Pause before a block is asked for again that the primary's disk had no time for.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Most files of a checkpoint.
 const FILES_MAX: usize = 100_000;
@@ -97,6 +104,10 @@ pub struct Learner {
     file: usize,
     offset: u64,
     tries: u32,
+    /// It is its turn.
+    copying: bool,
+    /// How fast may be written to the disk.
+    rate: SharedRate,
 }
 
 impl Resident for Learner {}
@@ -116,6 +127,7 @@ impl Learner {
         lesson: Lesson,
         position: Decree,
         (dir, home): (PathBuf, PathBuf),
+        rate: SharedRate,
     ) -> Addr<Self> {
         let me = ctx.spawn_here(|_, me| Self {
             me,
@@ -129,6 +141,8 @@ impl Learner {
             file: 0,
             offset: 0,
             tries: 0,
+            copying: false,
+            rate,
         });
         ctx.post(me, &LPC_LEARN_STEP, move |learner, ctx| learner.ask(ctx, position));
         me
@@ -161,7 +175,11 @@ impl Learner {
                 Some(files) => {
                     self.decree = decree_of(&answer.state);
                     self.files = files;
-                    self.prepare(ctx);
+                    let (gpid, attempt) = (self.lesson.gpid, self.lesson.attempt);
+                    ctx.post(self.stub, &LPC_STUB_EVENT, move |stub, ctx| {
+                        stub.wants_to_copy(ctx, gpid, attempt);
+                    });
+                    self.wait(ctx);
                 }
                 None => self.end(ctx, Learned::Failed("a strange checkpoint".to_owned())),
             },
@@ -169,8 +187,19 @@ impl Learner {
         }
     }
 
-    /// Empties the directory, then copies.
-    fn prepare(&mut self, ctx: &mut Ctx<'_>) {
+    /// Until it is this learner's turn, the primary hears from it, and goes on holding what it will copy.
+    fn wait(&mut self, ctx: &mut Ctx<'_>) {
+        ctx.after(self.me, &LPC_LEARN_STEP, WAITING_SIGN, |learner, ctx| {
+            if !learner.copying {
+                learner.request(ctx, 0, false, |_, _, _| {});
+                learner.wait(ctx);
+            }
+        });
+    }
+
+    /// It is this learner's turn: empties the directory, then copies.
+    pub fn begin_to_copy(&mut self, ctx: &mut Ctx<'_>) {
+        self.copying = true;
         let (gpid, files) = (self.lesson.gpid, self.files.len());
         tracing::info!(%gpid, decree = %self.decree, files, "copies a checkpoint");
         let (dir, home) = (self.dir.clone(), self.home.clone());
@@ -191,20 +220,45 @@ impl Learner {
         );
     }
 
-    /// Asks for the next block.
+    /// Asks for the next block, when the disk may take it.
     fn copy(&mut self, ctx: &mut Ctx<'_>) {
         while self.files.get(self.file).is_some_and(|f| self.offset >= f.len && self.offset > 0) {
             (self.file, self.offset) = (self.file + 1, 0);
         }
         let Some(file) = self.files.get(self.file) else { return self.verify(ctx) };
-        let left = usize::try_from(file.len - self.offset).unwrap_or(BLOCK);
-        let size = left.min(BLOCK);
+        let size = block_of(file, self.offset);
+        let booked = self.rate.lock().book(size as u64, ctx.now(), Duration::MAX);
+        match booked.unwrap_or_default() {
+            Duration::ZERO => self.ask_for_block(ctx),
+            pause => drop(ctx.after(self.me, &LPC_LEARN_STEP, pause, Self::ask_for_block)),
+        }
+    }
+
+    fn ask_for_block(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(file) = self.files.get(self.file) else { return };
+        let size = block_of(file, self.offset);
+        let is_last = self.offset + size as u64 == file.len;
+        self.tries += 1;
+        self.request(ctx, size, is_last, move |learner, ctx, outcome| {
+            learner.on_block(ctx, size, outcome);
+        });
+    }
+
+    /// Asks for `size` bytes from where it is.
+    fn request(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        size: usize,
+        is_last: bool,
+        f: impl FnOnce(&mut Self, &mut Ctx<'_>, Result<CopyResponse, CallError>) + Send + 'static,
+    ) {
+        let Some(file) = self.files.get(self.file) else { return };
         let request = CopyRequest {
             source: wire(self.lesson.primary),
             file_name: file.name.clone(),
             offset: self.offset as i64,
             size: size as i32,
-            is_last: size == left,
+            is_last,
             overwrite: true,
             pid: Some(self.lesson.gpid),
             ..CopyRequest::default()
@@ -214,12 +268,7 @@ impl Learner {
             lane: Lane::Bulk,
             ..options_for(self.lesson.gpid)
         };
-        self.tries += 1;
-        let to = self.lesson.primary;
-        let got = move |learner: &mut Self, ctx: &mut Ctx<'_>, outcome| {
-            learner.on_block(ctx, size, outcome);
-        };
-        call(ctx, to, &RPC_NFS_COPY, &request, options, self.me, got);
+        call(ctx, self.lesson.primary, &RPC_NFS_COPY, &request, options, self.me, f);
     }
 
     fn on_block(
@@ -236,7 +285,13 @@ impl Learner {
                 let reason = format!("{} bytes, {}", answer.file_content.len(), answer.error);
                 return self.end(ctx, Learned::Failed(reason));
             }
-            Err(_) if self.tries < BLOCK_TRIES => return self.copy(ctx),
+            // Others copy from that disk as well.
+            Err(CallError::Remote { error: ErrorCode::Busy, .. }) => {
+                self.tries = 0;
+                ctx.after(self.me, &LPC_LEARN_STEP, BUSY_PAUSE, Self::ask_for_block);
+                return;
+            }
+            Err(_) if self.tries < BLOCK_TRIES => return self.ask_for_block(ctx),
             Err(error) => return self.end(ctx, Learned::Failed(error.to_string())),
         };
         self.tries = 0;
@@ -283,6 +338,11 @@ impl Learner {
         ctx.post(self.stub, &LPC_STUB_EVENT, move |stub, ctx| stub.learned(ctx, &lesson, learned));
         ctx.close(self.me);
     }
+}
+
+/// Bytes of the next block of a file.
+fn block_of(file: &Wanted, offset: u64) -> usize {
+    usize::try_from(file.len - offset).unwrap_or(BLOCK).min(BLOCK)
 }
 
 /// The files of a description; `None` when it makes no sense.

@@ -9,8 +9,10 @@
 //!
 //! Everything the learner logs is logged before it is acknowledged, so it can break off anywhere and go on later.
 //!
-//! [`stream`] reads the log for a learner, [`source`] serves checkpoints, [`learner`] is the learner's side.
+//! [`stream`] reads the log for a learner, [`source`] serves checkpoints, [`learner`] is the learner's side,
+//! [`rate`] limits how fast is copied.
 
 pub mod learner;
+pub mod rate;
 pub mod source;
 pub mod stream;

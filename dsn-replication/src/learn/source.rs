@@ -106,6 +106,18 @@ pub struct ReadBlock {
 }
 
 impl ReadBlock {
+    /// Bytes asked for.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.size as u64
+    }
+
+    /// Whether nothing is asked for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.size == 0
+    }
+
     /// Reads it.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! Giving segments back.
 //!
-//! A segment is needed while it has a decree of a living replica that no checkpoint of that replica covers. Segments go
+//! A segment is needed while it has a decree of a living replica that no checkpoint of that replica covers, or a ballot
+//! that is on record nowhere else. Segments go
 //! oldest first and never the current one, so that what stays is always a suffix of the log. A replica that holds old
 //! segments back is named, to be checkpointed.
 
 use super::shared::{Needs, Segment, SharedLog, State};
 use super::{LogError, segment};
-use crate::ids::Decree;
+use crate::ids::{Ballot, Decree};
 use dsn_core::planted;
 use dsn_rpc::gpid::Gpid;
 use std::time::Duration;
@@ -30,9 +31,18 @@ pub struct Collected {
 }
 
 impl SharedLog {
-    /// A replica uses the log: its records after `durable`, and not before position `floor`, are kept.
-    pub fn register(&self, gpid: Gpid, durable: Decree, floor: u64) {
-        self.state.lock().replicas.insert(gpid, Needs { durable, floor, reader: None });
+    /// A replica uses the log: its records after `durable`, and those of ballots above `ballot`, are kept, but none
+    /// before position `floor`.
+    pub fn register(&self, gpid: Gpid, durable: Decree, floor: u64, ballot: Ballot) {
+        let needs = Needs { durable, floor, ballot, reader: None };
+        self.state.lock().replicas.insert(gpid, needs);
+    }
+
+    /// A replica has put its ballot on record elsewhere.
+    pub fn set_ballot(&self, gpid: Gpid, ballot: Ballot) {
+        if let Some(needs) = self.state.lock().replicas.get_mut(&gpid) {
+            needs.ballot = needs.ballot.max(ballot);
+        }
     }
 
     /// A replica has a checkpoint up to `durable`.
@@ -122,5 +132,5 @@ fn is_needed(span: &segment::Span, needs: &Needs) -> bool {
         return false;
     }
     let read = needs.reader.is_some_and(|from| span.max >= from);
-    (span.max > needs.durable || read) && span.last >= needs.floor
+    (span.max > needs.durable || span.ballot > needs.ballot || read) && span.last >= needs.floor
 }

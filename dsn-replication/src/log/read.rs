@@ -75,6 +75,13 @@ impl SharedLog {
         }
     }
 
+    /// Somebody will read from `from` on, beside those who read already.
+    pub fn keep_for_reader(&self, gpid: Gpid, from: Decree) {
+        if let Some(needs) = self.state.lock().replicas.get_mut(&gpid) {
+            needs.reader = Some(needs.reader.map_or(from, |reader| reader.min(from)));
+        }
+    }
+
     fn parts(&self, gpid: Gpid, from: Decree) -> (u64, Vec<Part>) {
         let state = self.state.lock();
         let floor = state.replicas.get(&gpid).map_or(0, |needs| needs.floor);

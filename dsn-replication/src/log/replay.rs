@@ -43,6 +43,8 @@ pub struct ReplicaStart {
     pub durable: Decree,
     /// Records before this position belong to a former replica of the same partition.
     pub floor: u64,
+    /// The highest ballot that is on record elsewhere; the log keeps what has a higher one.
+    pub ballot: Ballot,
 }
 
 /// Receives what a log says, in log order.
@@ -204,7 +206,8 @@ impl SharedLog {
         let past = Past { tail: tail.clone(), gaps };
         let log = Self::new(disk, dir, options, seed, sealed, current, chain.last, past);
         for start in starts {
-            let needs = Needs { durable: start.durable, floor: start.floor, reader: None };
+            let ReplicaStart { durable, floor, ballot, .. } = *start;
+            let needs = Needs { durable, floor, ballot, reader: None };
             log.state.lock().replicas.insert(start.gpid, needs);
         }
         Ok(Opened { log: Arc::new(log), tail, torn })

@@ -50,6 +50,8 @@ pub(super) struct Needs {
     pub(super) durable: Decree,
     /// Records before this position belong to a former replica of the same partition.
     pub(super) floor: u64,
+    /// The highest ballot that is on record elsewhere.
+    pub(super) ballot: Ballot,
     /// Somebody reads from this decree on.
     pub(super) reader: Option<Decree>,
 }

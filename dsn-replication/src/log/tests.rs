@@ -70,7 +70,13 @@ impl ReplaySink for Ear {
 }
 
 fn start(n: i32) -> ReplicaStart {
-    ReplicaStart { gpid: gpid(n), applied: Decree(0), durable: Decree(0), floor: 0 }
+    ReplicaStart {
+        gpid: gpid(n),
+        applied: Decree(0),
+        durable: Decree(0),
+        floor: 0,
+        ballot: Ballot(1),
+    }
 }
 
 fn options(durability: Durability) -> LogOptions {
@@ -376,6 +382,24 @@ fn segments_are_given_back_oldest_first_when_nobody_needs_them() {
     assert_eq!(log.size().segments, 1);
     let starts = [ReplicaStart { applied: Decree(20), ..start(0) }];
     assert_eq!(open_with(&disk, &options, &starts).unwrap().1, []);
+}
+
+#[test]
+fn a_ballot_that_is_on_record_nowhere_else_is_kept() {
+    let disk = MemDisk::new();
+    let mut options = options(Durability::Os);
+    options.reserve_bytes = 0;
+    let unsaved = ReplicaStart { ballot: Ballot::ZERO, ..start(0) };
+    let (opened, _) = open_with(&disk, &options, &[unsaved]).unwrap();
+    let log = opened.log;
+    fill(&log);
+    let job = log.begin_sync(SyncScope::Sealed).unwrap();
+    let outcome = job.run();
+    let _ = log.end_sync(job, outcome).unwrap();
+    log.set_durable(gpid(0), Decree(20));
+    assert_eq!(log.collect(1).unwrap().removed, 0, "its ballots are nowhere else");
+    log.set_ballot(gpid(0), Ballot(1));
+    assert!(log.collect(1).unwrap().removed > 0);
 }
 
 #[test]

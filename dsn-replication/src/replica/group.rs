@@ -46,13 +46,28 @@ impl Default for GroupOptions {
 pub enum Progress {
     /// Asked to begin; has not said yet what it has.
     Invited,
-    /// Copies a checkpoint.
-    Copying,
+    /// Copies a checkpoint, after which it needs what the log has from here on; [`Decree::NONE`] while that is not
+    /// known.
+    Copying {
+        /// The first decree that is not in the checkpoint.
+        from: Decree,
+    },
     /// Is sent what it lacks. `reading` while its next mutations are being read from the log.
     Streaming {
         /// Mutations are being read from the log.
         reading: bool,
     },
+}
+
+/// What a primary's learners need of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogNeed {
+    /// Nothing.
+    Nothing,
+    /// Everything from here on.
+    From(Decree),
+    /// It is being found out: what was kept so far is kept.
+    Unknown,
 }
 
 /// What a peer is.
@@ -215,6 +230,25 @@ impl Lead {
     #[must_use]
     pub fn is_changing(&self) -> bool {
         self.requested.is_some()
+    }
+
+    /// What the learners need of the log.
+    pub(super) fn log_need(&self) -> LogNeed {
+        let mut need = LogNeed::Nothing;
+        for peer in self.peers.values().filter(|peer| !peer.failed) {
+            let Kind::Learner { progress, .. } = peer.kind else { continue };
+            let from = match progress {
+                Progress::Invited => continue,
+                Progress::Copying { from: Decree::NONE } => return LogNeed::Unknown,
+                Progress::Copying { from } => from,
+                Progress::Streaming { .. } => peer.acked.next().min(peer.next),
+            };
+            need = match need {
+                LogNeed::From(other) => LogNeed::From(other.min(from)),
+                _ => LogNeed::From(from),
+            };
+        }
+        need
     }
 
     /// A peer that is not a member.

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 pub use admission::WriteRules;
 pub use commit::Run;
-pub use group::{GroupOptions, Lead};
+pub use group::{GroupOptions, Lead, LogNeed};
 pub use message::{Ack, Effect, Effects, Node, Prepare, Verdict};
 pub use reconfigure::{Change, LearnAnswer};
 pub use recovery::{Recovered, Recovery, Untrusted};

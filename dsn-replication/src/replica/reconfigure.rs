@@ -4,7 +4,7 @@
 //! until the meta server has let it go, and one that is to come in is waited for from the moment of asking, so whoever
 //! may be in the group by then has everything.
 
-use super::group::{Kind, Progress, Requested};
+use super::group::{Kind, LogNeed, Progress, Requested};
 use super::message::{Effect, Effects};
 use super::state::Role;
 use super::{Node, Replica};
@@ -92,7 +92,7 @@ impl Replica {
         let told = next >= first || !*log_lacks && log_from.is_some_and(|lowest| lowest <= next);
         // Whoever has more than this primary has another history.
         if position > prepared || !told {
-            *progress = Progress::Copying;
+            *progress = Progress::Copying { from: Decree::NONE };
             // What follows the checkpoint is in the log.
             *log_lacks = false;
             return LearnAnswer::Checkpoint;
@@ -106,6 +106,26 @@ impl Replica {
             tracing::info!(gpid = %self.gpid, learner = %node, from = %next, %committed, "a learner is fed");
         }
         LearnAnswer::Stream
+    }
+
+    /// What a learner copies is pinned; it needs what the log has from `from` on.
+    pub fn on_learner_pinned(&mut self, node: Node, attempt: i64, from: Decree) {
+        let Role::Primary(lead) = &mut self.role else { return };
+        let peer = lead.peers.get_mut(&node).filter(|peer| peer.attempt() == attempt);
+        if let Some(Kind::Learner { progress, .. }) = peer.map(|peer| &mut peer.kind)
+            && matches!(progress, Progress::Copying { .. })
+        {
+            *progress = Progress::Copying { from };
+        }
+    }
+
+    /// What those who learn from this replica need of its log.
+    #[must_use]
+    pub fn log_need(&self) -> LogNeed {
+        match &self.role {
+            Role::Primary(lead) => lead.log_need(),
+            _ => LogNeed::Nothing,
+        }
     }
 
     /// A learner that copies a checkpoint gets on.

@@ -148,7 +148,8 @@ fn open(
     (floor, init_ballot): (u64, Ballot),
 ) -> Server {
     let applied = Decree(history.len() as i64);
-    let start = ReplicaStart { gpid: GPID, applied, durable: Decree(durable as i64), floor };
+    let (on_disk, ballot) = (Decree(durable as i64), init_ballot);
+    let start = ReplicaStart { gpid: GPID, applied, durable: on_disk, floor, ballot };
     let mut feed =
         Feed { recovery: Recovery::new(GPID, applied, init_ballot, codes()), applied: Vec::new() };
     let options = LogOptions { segment_bytes: 3000, durability, ..LogOptions::default() };

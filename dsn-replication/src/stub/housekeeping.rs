@@ -29,9 +29,7 @@ impl ReplicaStub {
     pub(super) fn drop_replica(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid) {
         let Some((held, machine)) = self.let_go(ctx, gpid) else { return };
         tracing::info!(%gpid, "replica no longer wanted");
-        if let Some((_, learner)) = self.learners.remove(&gpid) {
-            ctx.close(learner);
-        }
+        self.stop_learning(ctx, gpid);
         let log = self.dirs[held.data_dir].log.clone();
         self.opening.insert(gpid, held.data_dir);
         ctx.offload(
@@ -63,6 +61,7 @@ impl ReplicaStub {
     /// Checkpoints, then the logs give back what no replica needs.
     pub(super) fn tick(&mut self, ctx: &mut Ctx<'_>) {
         self.source.expire(ctx.now());
+        self.sweep(ctx);
         for held in self.held.values() {
             ctx.post(held.host, &LPC_REPLICA_EVENT, ReplicaHost::checkpoint_in_turn);
         }

@@ -12,6 +12,7 @@
 //! `<name>.<unix_us>.gar`. The mutation log of a data directory is `<data_dir>/replica/log/`.
 
 use crate::dirs::create_dir_durable;
+use crate::ids::Ballot;
 use crate::wire::app_info_file;
 use crate::wire::config::AppInfo;
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 const NEW_SUFFIX: &str = ".new";
 const LEARN_SUFFIX: &str = ".learn";
+const INIT_INFO: &str = ".init-info";
 const MAGIC: u32 = 0xdead_beef;
 
 /// Where a replica begins.
@@ -30,7 +32,7 @@ const MAGIC: u32 = 0xdead_beef;
 pub struct InitInfo {
     crc: u32,
     magic: u32,
-    /// Ballot at its creation.
+    /// Ballot at its creation, or a later one that the log need not keep.
     pub init_ballot: i64,
     /// Decree of the checkpoint it was made from.
     pub init_durable_decree: i64,
@@ -106,12 +108,27 @@ pub fn parse_name(name: &str, app_type: &str) -> Option<Gpid> {
     fits.then_some(Gpid { app_id, partition_index })
 }
 
-/// The partition of a directory that was put aside as damaged.
+/// A directory that was put aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// The partition.
+    pub gpid: Gpid,
+    /// When, in microseconds since the Unix epoch.
+    pub since_us: u64,
+    /// As damaged (`.err`), not as unwanted (`.gar`).
+    pub damaged: bool,
+}
+
+/// Reads the name of a directory that was put aside.
 #[must_use]
-pub fn parse_damaged_name(name: &str, app_type: &str) -> Option<Gpid> {
-    let (name, time) = name.strip_suffix(".err")?.rsplit_once('.')?;
-    time.parse::<u64>().ok()?;
-    parse_name(name, app_type)
+pub fn parse_aside(name: &str, app_type: &str) -> Option<Aside> {
+    let (name, damaged) = match name.strip_suffix(".err") {
+        Some(name) => (name, true),
+        None => (name.strip_suffix(".gar")?, false),
+    };
+    let (name, since) = name.rsplit_once('.')?;
+    let since_us = since.parse().ok()?;
+    Some(Aside { gpid: parse_name(name, app_type)?, since_us, damaged })
 }
 
 /// Whether a directory is a new replica that was never completed.
@@ -156,8 +173,7 @@ pub fn is_learn_dir(name: &str) -> bool {
 pub fn create(disk: &dyn Disk, dir: &Path, info: &AppInfo, init: &InitInfo) -> io::Result<()> {
     create_dir_durable(disk, dir)?;
     let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
-    let json = serde_json::to_vec(init).map_err(|error| invalid(error.to_string()))?;
-    write_file_durable(disk, &dir.join(".init-info"), Bytes::from(json))?;
+    write_init(disk, &dir.join(INIT_INFO), init)?;
     let app = app_info_file::encode(info).map_err(|error| invalid(error.to_string()))?;
     write_file_durable(disk, &dir.join(".app-info"), app)
 }
@@ -170,8 +186,28 @@ pub fn load(disk: &dyn Disk, dir: &Path) -> io::Result<(AppInfo, InitInfo)> {
     let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
     let app = read_file(disk, &dir.join(".app-info"))?;
     let app = app_info_file::decode(&app).map_err(|error| invalid(error.to_string()))?;
-    let init = InitInfo::decode(&read_file(disk, &dir.join(".init-info"))?)?;
+    let init = InitInfo::decode(&read_file(disk, &dir.join(INIT_INFO))?)?;
     Ok((app, init))
+}
+
+/// Puts a replica's ballot on record, durably, unless a higher one is.
+///
+/// # Errors
+/// Of the file system, or `InvalidData` for a file that is none of ours.
+pub fn raise_ballot(disk: &dyn Disk, dir: &Path, ballot: Ballot) -> io::Result<()> {
+    let path = dir.join(INIT_INFO);
+    let init = InitInfo::decode(&read_file(disk, &path)?)?;
+    if ballot.0 <= init.init_ballot {
+        return Ok(());
+    }
+    let (decree, offset) = (init.init_durable_decree, init.init_offset_in_private_log);
+    write_init(disk, &path, &InitInfo::new(ballot.0, decree, offset))
+}
+
+fn write_init(disk: &dyn Disk, path: &Path, init: &InitInfo) -> io::Result<()> {
+    let json = serde_json::to_vec(init)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+    write_file_durable(disk, path, Bytes::from(json))
 }
 
 /// Puts a directory aside under `suffix`; its name is free then.
@@ -197,11 +233,13 @@ mod tests {
         let dir = replica_dir(Path::new("d"), gpid, "pegasus");
         let name = dir.file_name().unwrap().to_str().unwrap();
         assert_eq!(parse_name(name, "pegasus"), Some(gpid));
-        let damaged = parse_damaged_name("2.7.pegasus.123.err", "pegasus");
-        assert_eq!(damaged, Some(gpid));
-        for other in ["2.7.pegasus.123.gar", "2.7.pegasus.err", "2.7.pegasus.x.err", "2.7.pegasus"]
+        for (name, damaged) in [("2.7.pegasus.123.err", true), ("2.7.pegasus.123.gar", false)] {
+            let aside = Aside { gpid, since_us: 123, damaged };
+            assert_eq!(parse_aside(name, "pegasus"), Some(aside));
+        }
+        for other in ["2.7.pegasus.123.bak", "2.7.pegasus.err", "2.7.pegasus.x.err", "2.7.pegasus"]
         {
-            assert_eq!(parse_damaged_name(other, "pegasus"), None, "{other}");
+            assert_eq!(parse_aside(other, "pegasus"), None, "{other}");
         }
         for other in ["2.7.counter", "2.7.pegasus.123.err", "x.7.pegasus", "2.-1.pegasus", "2.7"] {
             assert_eq!(parse_name(other, "pegasus"), None, "{other}");

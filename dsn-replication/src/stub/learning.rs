@@ -11,17 +11,15 @@ use crate::learn::source::describe;
 use crate::replica::{LearnAnswer, Node};
 use crate::state_machine::PinnedCheckpoint;
 use crate::wire::config::{AppInfo, PartitionStatus};
-use crate::wire::replica::{
-    CopyRequest, GroupCheckRequest, LearnRequest, LearnResponse, LearnState, LearnType,
-};
+use crate::wire::replica::{GroupCheckRequest, LearnRequest, LearnResponse, LearnState, LearnType};
 use dsn_core::exec::Ctx;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use dsn_rpc::{Replier, Request};
 use std::path::PathBuf;
 
-/// Most replicas of a server that ask or copy at a time; the others are invited again later.
-pub const LEARNERS_MAX: usize = 16;
+/// Most replicas of a server that ask, copy or wait for their turn to copy; the others are invited again later.
+pub const LEARNERS_MAX: usize = 64;
 
 /// The learner.
 impl ReplicaStub {
@@ -48,9 +46,7 @@ impl ReplicaStub {
         if busy || running.is_some_and(|attempt| attempt >= lesson.attempt) {
             return;
         }
-        if let Some((_, learner)) = self.learners.remove(&gpid) {
-            ctx.close(learner);
-        }
+        self.stop_learning(ctx, gpid);
         if self.learners.len() >= LEARNERS_MAX {
             return;
         }
@@ -97,8 +93,17 @@ impl ReplicaStub {
         let home = self.factory.checkpoint_home().to_owned();
         let attempt = lesson.attempt;
         let (me, at) = ((self.me, self.options.link.me), (dir, home));
-        let learner = Learner::start(ctx, me, lesson, position, at);
+        let rate = self.copies.receive_rate(held.data_dir);
+        let learner = Learner::start(ctx, me, lesson, position, at, rate);
         self.learners.insert(gpid, (attempt, learner));
+    }
+
+    /// Gives up what a replica was being learned by, if it was.
+    pub(super) fn stop_learning(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid) {
+        if let Some((_, learner)) = self.learners.remove(&gpid) {
+            ctx.close(learner);
+            self.end_copy(ctx, gpid);
+        }
     }
 
     /// A learner has done what it could.
@@ -108,6 +113,7 @@ impl ReplicaStub {
             return;
         }
         self.learners.remove(&gpid);
+        self.end_copy(ctx, gpid);
         match learned {
             Learned::Stream => {}
             Learned::Failed(reason) => tracing::warn!(%gpid, reason, "learning broke off"),
@@ -217,7 +223,7 @@ impl ReplicaStub {
                         let pinned =
                             machine.pin_checkpoint(job).map_err(|error| error.to_string())?;
                         // What comes after it must still be there when it is copied.
-                        log.set_reader(gpid, Some(pinned.decree.next()));
+                        log.keep_for_reader(gpid, pinned.decree.next());
                         pinned
                     }
                 };
@@ -231,7 +237,9 @@ impl ReplicaStub {
                     ErrorCode::GetLearnStateFailed
                 });
                 let pinned = described.and_then(|(pinned, state)| {
+                    let from = pinned.decree.next();
                     stub.source.pin((gpid, learner), attempt, pinned, ctx.now())?;
+                    stub.tell_pinned(ctx, gpid, learner, attempt, from);
                     Ok(state)
                 });
                 match pinned {
@@ -241,38 +249,23 @@ impl ReplicaStub {
             },
         );
     }
+}
 
-    /// A learner wants a block of a checkpoint.
-    pub(super) fn on_copy(&mut self, ctx: &mut Ctx<'_>, request: Request, replier: Replier) {
-        let opened = request
-            .decode::<CopyRequest>()
-            .map_err(|_| ErrorCode::InvalidParameters)
-            .and_then(|copy| {
-                let learner = node(request.from_address).ok_or(ErrorCode::InvalidParameters)?;
-                let (attempt, block) = self.source.open(learner, &copy, ctx.now())?;
-                Ok((copy.pid.unwrap_or_default(), learner, attempt, block))
-            });
-        let (gpid, learner, attempt, block) = match opened {
-            Ok(opened) => opened,
-            Err(error) => return replier.error(ctx, error),
-        };
+impl ReplicaStub {
+    /// The log must keep what comes after a checkpoint for as long as its learner needs it.
+    fn tell_pinned(
+        &self,
+        ctx: &mut Ctx<'_>,
+        gpid: Gpid,
+        learner: Node,
+        attempt: i64,
+        from: Decree,
+    ) {
         if let Some(held) = self.held(gpid) {
             ctx.post(held.host, &LPC_REPLICA_EVENT, move |host, ctx| {
-                host.on_learner_progress(ctx, learner, attempt);
+                host.on_learner_pinned(ctx, learner, attempt, from);
             });
         }
-        ctx.offload(
-            &LPC_NFS_READ,
-            move |job| block.run(&**job.disk()),
-            self.me,
-            move |_, outcome, ctx| match outcome {
-                Ok(response) => replier.reply(ctx, &response),
-                Err(error) => {
-                    tracing::warn!(%gpid, %error, "a block of a checkpoint cannot be read");
-                    replier.error(ctx, ErrorCode::FileOperationFailed);
-                }
-            },
-        );
     }
 }
 

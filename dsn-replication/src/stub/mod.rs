@@ -4,8 +4,11 @@
 //! where they are. Nothing here is on the path of a read or a write.
 //!
 //! This file has the stub itself, [`proposals`] what the meta server wants and is told, [`learning`] both ends of
-//! learning, [`housekeeping`] what happens now and then; [`open`] reads the disks, [`layout`] knows their directories.
+//! learning, [`copies`] how much is copied at a time, [`housekeeping`] what happens now and then, [`garbage`] what
+//! becomes of directories that were put aside; [`open`] reads the disks, [`layout`] knows their directories.
 
+pub mod copies;
+pub mod garbage;
 mod housekeeping;
 pub mod layout;
 pub mod learning;
@@ -32,11 +35,13 @@ use crate::replica::{Change, CoreOptions, LocalError, WriteRules};
 use crate::state_machine::StateMachineFactory;
 use crate::wire::config::{AppInfo, ConfigurationUpdateRequest, ReplicaInfo};
 use crate::worker_log::WorkerLogs;
+use copies::{Copies, CopyOptions};
 use dsn_core::exec::{Addr, BlockingCtx, Ctx, Place, Resident};
 use dsn_core::node::StageId;
 use dsn_rpc::ServiceTable;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
+use garbage::GarbageOptions;
 use open::{Opened, OpenedDir, open_dir};
 use repair::{DataDir, StubMetrics, UnservedMap};
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,6 +81,10 @@ pub struct StubOptions {
     pub checkpoint_max_interval: Duration,
     /// A partition that nobody writes to gets an empty write after this time; `None` for never.
     pub heartbeat: Option<Duration>,
+    /// How long what was put aside stays.
+    pub garbage: GarbageOptions,
+    /// How much is copied at a time.
+    pub copy: CopyOptions,
     /// The meta servers, and how to speak to them.
     pub link: MetaLinkOptions,
 }
@@ -186,6 +195,7 @@ pub struct ReplicaStub {
     learners: BTreeMap<Gpid, (i64, Addr<Learner>)>,
     /// Checkpoints that learners copy from here.
     source: Source,
+    copies: Copies,
 }
 
 impl fmt::Debug for ReplicaStub {
@@ -216,6 +226,7 @@ impl ReplicaStub {
         let codes = Arc::new(CodeTable::new(factory.codes()));
         group_link::register(table, &placement, options.link.me);
         let board = Arc::new(Board { placement, stub: OnceLock::new(), app_type, unserved });
+        let copies = Copies::new(&options.copy, options.data_dirs.len());
         let stub = ctx.spawn_here(|_, me| Self {
             me,
             factory,
@@ -234,6 +245,7 @@ impl ReplicaStub {
             codes,
             learners: BTreeMap::new(),
             source: Source::default(),
+            copies,
         });
         let _ = board.stub.set(stub);
         table.on_resident(&RPC_CONFIG_PROPOSAL, stub, Self::on_proposal);
@@ -316,6 +328,7 @@ impl ReplicaStub {
         gate.set_metrics(metrics.clone());
         let parts = HostParts {
             gpid,
+            dir: dir.clone(),
             machine,
             gate: gate.clone(),
             log,

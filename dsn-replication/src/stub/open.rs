@@ -87,6 +87,7 @@ struct Feed {
     dir: PathBuf,
     machine: Arc<dyn StateMachine>,
     floor: u64,
+    init_ballot: Ballot,
     recovery: Recovery,
     broken: Option<Problem>,
 }
@@ -215,8 +216,9 @@ pub fn open_dir(
             continue;
         }
         let dir = base.join(&entry.name);
-        if let Some(gpid) = layout::parse_damaged_name(&entry.name, factory.app_type()) {
-            put_aside.push((gpid, dir, "put aside at an earlier start".to_owned()));
+        let aside = layout::parse_aside(&entry.name, factory.app_type());
+        if let Some(aside) = aside.filter(|aside| aside.damaged) {
+            put_aside.push((aside.gpid, dir, "put aside at an earlier start".to_owned()));
             continue;
         }
         let Some(gpid) = layout::parse_name(&entry.name, factory.app_type()) else { continue };
@@ -255,7 +257,7 @@ pub fn open_dir(
         }
     }
     for gpid in put_aside.iter().map(|(gpid, ..)| gpid).chain(left.iter().map(|(gpid, ..)| gpid)) {
-        opened.log.register(*gpid, Decree::ZERO, 0);
+        opened.log.register(*gpid, Decree::ZERO, 0, Ballot::ZERO);
     }
     Ok(OpenedDir { log: opened.log, replicas, put_aside, left })
 }
@@ -302,7 +304,7 @@ pub fn reopen(
         opened.machine.close(job);
         return Err(refused(error));
     }
-    log.register(gpid, start.durable, start.floor);
+    log.register(gpid, start.durable, start.floor, start.ballot);
     Ok(opened)
 }
 
@@ -329,6 +331,7 @@ fn start_of(feed: &Feed) -> ReplicaStart {
         applied: feed.machine.last_applied(),
         durable: feed.machine.last_durable(),
         floor: feed.floor,
+        ballot: feed.init_ballot,
     }
 }
 
@@ -347,6 +350,7 @@ fn open_one(
         info,
         dir: dir.to_owned(),
         floor: init.init_offset_in_private_log,
+        init_ballot: Ballot(init.init_ballot),
         recovery: Recovery::new(
             gpid,
             machine.last_applied(),
@@ -375,7 +379,7 @@ pub fn create_new(
     layout::create_new(&**job.disk(), &dir, info, &init).map_err(|error| error.to_string())?;
     let args = OpenArgs { dir: &dir, gpid, info };
     let machine = factory.open(job, &args).map_err(|error| error.to_string())?;
-    log.register(gpid, Decree::ZERO, floor);
+    log.register(gpid, Decree::ZERO, floor, Ballot(ballot));
     Ok(Opened { gpid, info: info.clone(), dir, machine, recovered: Recovered::default() })
 }
 
@@ -409,7 +413,7 @@ pub fn open_learned(
     let old = layout::put_aside(&**disk, dir, now_us, "gar").map_err(text)?;
     disk.rename(&from, dir).map_err(text)?;
     disk.sync_dir(dir.parent().unwrap_or(Path::new("."))).map_err(text)?;
-    log.register(gpid, decree, floor);
+    log.register(gpid, decree, floor, ballot);
     let args = OpenArgs { dir, gpid, info };
     let machine = factory.open(job, &args).map_err(|error| error.to_string())?;
     if machine.last_applied() != decree {

@@ -7,6 +7,7 @@
 //! * The files of a replica contradict themselves: it is put aside and stays out with all its data. A group of one has
 //!   nobody to learn from, so nothing takes its place here. People are told: metric, log, command, HTTP.
 
+use super::garbage::Swept;
 use super::open::{OpenedDir, Problem, open_dir, put_damaged_aside, reopen};
 use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, LPC_STUB_OPEN, ReplicaStub};
 use crate::host::LPC_REPLICA_EVENT;
@@ -47,6 +48,10 @@ dsn_core::metrics! {
         error_replicas: Gauge, Replicas;
         /// Directories of replicas that were put aside as damaged.
         replica_error_dirs: Gauge, Dirs;
+        /// Directories of replicas that were replaced or are no longer wanted, and wait to be removed.
+        replica_garbage_dirs: Gauge, Dirs;
+        /// Directories that were put aside and have been removed since.
+        replica_removed_dirs: Counter, Dirs;
         /// Data directories that cannot be used.
         broken_data_dirs: Gauge, Dirs;
     }
@@ -204,6 +209,11 @@ impl ReplicaStub {
         metrics.error_replicas.set_u64(error + waiting as u64);
         metrics.replica_error_dirs.set_u64(damaged as u64);
         metrics.broken_data_dirs.set_u64(broken as u64);
+    }
+
+    pub(super) fn count_garbage(&self, swept: Swept) {
+        self.metrics.replica_garbage_dirs.set_u64(swept.garbage);
+        self.metrics.replica_removed_dirs.add(swept.removed);
     }
 
     fn repair_dir(&mut self, ctx: &mut Ctx<'_>, index: usize) {

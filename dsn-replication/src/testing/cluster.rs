@@ -20,7 +20,7 @@ use crate::codes::{RPC_CM_CREATE_APP, RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX};
 use crate::meta::envs::EnvRules;
 use crate::meta::{MetaApp, MetaAppOptions};
 use crate::method::Method;
-use crate::options::{MetaServerOptions, ReplicationOptions};
+use crate::options::{MetaServerOptions, NfsOptions, ReplicationOptions};
 use crate::replica_app::{MakeFactory, ReplicaApp, ReplicaAppOptions};
 use crate::server;
 use crate::wire::admin::{CreateAppOptions, CreateAppRequest, CreateAppResponse};
@@ -199,6 +199,7 @@ fn replica_server(config: &Config, host: u8, make: MakeFactory) -> Box<dyn Servi
         metas: vec![at(1, META_PORT).into()],
         data_dirs: vec!["/data".into()],
         replication: section::<ReplicationOptions>(config),
+        copy: section::<NfsOptions>(config),
         rpc: section::<RpcOptions>(config),
     };
     Box::new(ReplicaApp::new(options, make))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dsn_core::disk::Disk;
 use dsn_replication::log::LogOptions;
+use dsn_replication::stub::layout;
 
 use crate::world::{DATA_DIR, PARTITIONS, SECOND, Setting, World};
 
@@ -62,4 +63,32 @@ fn a_partition_that_nobody_writes_to_gets_an_empty_write_now_and_then() {
     world.restart();
     world.wait_served(0);
     assert_eq!(world.get(0, "a") + &world.get(0, "b") + &world.get(0, "c"), "123");
+}
+
+#[test]
+fn a_ballot_outlives_the_log_files_that_had_it() {
+    let log = LogOptions {
+        segment_bytes: 10_000,
+        reserve_bytes: 0,
+        reserve_age: Duration::ZERO,
+        sync_interval: SECOND,
+        ..LogOptions::default()
+    };
+    let setting = Setting { log, checkpoint_interval: 20 * SECOND, ..Setting::default() };
+    let mut world = World::new(3, &setting);
+    // Each start is a new ballot.
+    for _ in 0..3 {
+        world.restart();
+        world.wait_served(0);
+    }
+    let filler = "x".repeat(500);
+    for n in 0..150 {
+        world.set(n % PARTITIONS, &format!("k{n}={filler}"));
+    }
+    let before = segments(&world);
+    world.sim.run_for(45 * SECOND);
+    assert!(!segments(&world).contains(&before[0]), "the files are gone");
+    let dir = Path::new(DATA_DIR).join("replica/reps/1.0.texts");
+    let (_, init) = layout::load(&world.sim.disk(world.server), &dir).unwrap();
+    assert_eq!(init.init_ballot, 4, "and the ballot stands elsewhere");
 }

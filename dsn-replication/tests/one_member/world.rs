@@ -16,6 +16,8 @@ use dsn_replication::meta::{MetaApp, MetaAppOptions};
 use dsn_replication::meta_link::MetaLinkOptions;
 use dsn_replication::options::{MetaServerOptions, ReplicationOptions};
 use dsn_replication::replica::CoreOptions;
+use dsn_replication::stub::copies::CopyOptions;
+use dsn_replication::stub::garbage::GarbageOptions;
 use dsn_replication::stub::{LPC_STUB_EVENT, ReplicaStub, StubOptions};
 use dsn_replication::wire::admin::{
     AppEnvOperation, CreateAppOptions, CreateAppRequest, CreateAppResponse, UpdateAppEnvRequest,
@@ -86,6 +88,8 @@ impl ServiceApp for ServerApp {
             checkpoint_interval: self.0.checkpoint_interval,
             checkpoint_max_interval: Duration::from_secs(600),
             heartbeat: Some(Duration::from_secs(100)),
+            garbage: GarbageOptions::default(),
+            copy: CopyOptions::default(),
             link: MetaLinkOptions {
                 metas: vec![meta().into()],
                 me: server(),

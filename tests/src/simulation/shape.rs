@@ -6,7 +6,7 @@
 use dsn_core::sim::{Knob, NodeId, NodeSpec, Scenario, Sim};
 use dsn_replication::meta::{MetaApp, MetaAppOptions};
 use dsn_replication::options::{
-    FunctionLevel, LogDurability, MetaServerOptions, ReplicationOptions,
+    FunctionLevel, LogDurability, MetaServerOptions, NfsOptions, ReplicationOptions,
 };
 use dsn_replication::replica_app::{ReplicaApp, ReplicaAppOptions};
 use dsn_rpc::RpcOptions;
@@ -218,6 +218,7 @@ fn add_replica(
             metas: metas.iter().copied().map(Into::into).collect(),
             data_dirs: vec!["/data".into()],
             replication: replication.clone(),
+            copy: NfsOptions::default(),
             rpc: RpcOptions::default(),
         };
         Box::new(ReplicaApp::new(options, storage_apps(storage)))

@@ -1,0 +1,168 @@
+//! Learners of a checkpoint: what the log keeps for them, how many copy at a time, and how fast.
+
+#[path = "../examples/log_store/log_store.rs"]
+mod log_store;
+
+use bytes::Bytes;
+use dsn_core::disk::Disk;
+use dsn_core::sim::NodeId;
+use dsn_replication::client::Target;
+use dsn_replication::testing::cluster::{ClusterSpec, SimCluster};
+use log_store::{APPEND, LogStore};
+use std::path::Path;
+use std::time::Duration;
+
+/// Lost members are replaced at once; the log keeps nothing that nobody needs.
+const CONFIG: &str = "[meta_server]\nreplica_assign_delay_ms_for_dropouts = 0\n[replication]\n\
+    checkpoint_interval_seconds = 1\nlog_private_file_size_mb = 1\nlog_private_reserve_max_time_seconds = 0\n\
+    log_private_reserve_max_size_mb = 0\nlog_shared_file_count_limit = 2\n";
+
+const TABLE: &str = "logs";
+
+struct World {
+    cluster: SimCluster,
+    partitions: i32,
+}
+
+impl World {
+    fn new(seed: u64, partitions: i32, more: &str) -> Self {
+        Self::with(seed, partitions, more, true)
+    }
+
+    /// The fourth server is not started yet.
+    fn without_the_last(seed: u64, partitions: i32, more: &str) -> Self {
+        Self::with(seed, partitions, more, false)
+    }
+
+    fn with(seed: u64, partitions: i32, more: &str, last: bool) -> Self {
+        let config = format!("{CONFIG}{more}");
+        let spec = ClusterSpec { seed, servers: 4, copies: 3, config, ..ClusterSpec::default() };
+        let mut cluster = SimCluster::start::<LogStore>(&spec);
+        if !last {
+            cluster.kill_server(3);
+        }
+        cluster.create_table(TABLE, partitions);
+        let mut world = Self { cluster, partitions };
+        world.run_until_whole(Duration::from_secs(30));
+        world
+    }
+
+    /// Appends so many MiB to each partition.
+    fn append(&mut self, mib: usize) {
+        let entry = Bytes::from(vec![b'x'; 256 << 10]);
+        for _ in 0..4 * mib {
+            for partition in 0..self.partitions {
+                let request = APPEND.request(Target::Partition(partition), &entry);
+                let answer = self.cluster.send(TABLE, request);
+                self.cluster.wait(&answer).expect("the append is acknowledged");
+            }
+        }
+    }
+
+    /// Members of each group.
+    fn groups(&mut self) -> Vec<(usize, Vec<usize>)> {
+        let index = |ip: std::net::Ipv4Addr| usize::from(ip.octets()[3]) - 10;
+        let config = self.cluster.config(TABLE).expect("the meta server answers");
+        let group = |group: dsn_replication::wire::config::PartitionConfiguration| {
+            let secondaries = group.secondaries.iter().map(|node| index(node.ip()));
+            // Nobody's number, while there is no primary.
+            let primary = if group.primary.is_valid() { index(group.primary.ip()) } else { 99 };
+            (primary, secondaries.collect())
+        };
+        config.partitions.iter().map(group).collect()
+    }
+
+    fn run_until_whole(&mut self, limit: Duration) -> Duration {
+        let begun = self.cluster.sim().now();
+        while self.groups().iter().any(|(_, secondaries)| secondaries.len() < 2) {
+            let passed = self.cluster.sim().now() - begun;
+            assert!(passed < limit, "not whole after {passed:?}: {:?}", self.groups());
+            self.cluster.run_for(Duration::from_millis(100));
+        }
+        self.cluster.sim().now() - begun
+    }
+
+    /// A server that is secondary of everything it has: `None` when there is none.
+    fn secondary(&mut self) -> usize {
+        let groups = self.groups();
+        let found = (0..4)
+            .find(|n| groups.iter().all(|(primary, others)| primary != n && others.contains(n)));
+        found.unwrap_or_else(|| panic!("no server is secondary of all: {groups:?}"))
+    }
+
+    /// Kills a server, and waits until its groups know.
+    fn lose(&mut self, server: usize) {
+        self.cluster.kill_server(server);
+        let knows = |groups: Vec<(usize, Vec<usize>)>| {
+            groups.iter().all(|(primary, others)| *primary != server && !others.contains(&server))
+        };
+        for _ in 0..1000 {
+            if knows(self.groups()) {
+                return;
+            }
+            self.cluster.run_for(Duration::from_millis(5));
+        }
+        panic!("a dead server is still a member: {:?}", self.groups());
+    }
+
+    fn log_files(&mut self, server: usize) -> usize {
+        let id: NodeId = self.cluster.server(server);
+        let dir = Path::new("/data/replica/log");
+        self.cluster.sim().disk(id).list(dir).expect("the log's directory").len()
+    }
+}
+
+#[test]
+fn the_log_keeps_nothing_for_learners_that_have_learned() {
+    let mut world = World::new(1, 1, "");
+    world.append(4);
+    world.cluster.run_for(Duration::from_secs(5));
+    let (primary, _) = world.groups()[0];
+    assert!(world.log_files(primary) <= 4, "a newcomer needs a checkpoint");
+    let lost = world.secondary();
+    world.lose(lost);
+    world.run_until_whole(Duration::from_secs(60));
+    world.append(8);
+    world.cluster.run_for(Duration::from_secs(20));
+    let files = world.log_files(primary);
+    assert!(files <= 4, "{files} files of 1 MiB are kept for nobody");
+    world.cluster.start_server(lost);
+    world.cluster.finish();
+}
+
+/// Four partitions of 3 MiB are copied to one server at 1 MiB per second; when each of them was whole again.
+fn copied(concurrent: usize) -> Vec<Duration> {
+    let more = format!(
+        "learn_app_max_concurrent_count = {concurrent}\n[nfs]\nmax_copy_rate_megabytes_per_disk = 1\n"
+    );
+    let mut world = World::without_the_last(2, 4, &more);
+    world.append(3);
+    world.cluster.run_for(Duration::from_secs(5));
+    world.cluster.start_server(3);
+    world.cluster.run_for(Duration::from_secs(1));
+    world.lose(0);
+    let begun = world.cluster.sim().now();
+    let mut whole = Vec::new();
+    while whole.len() < 4 {
+        world.cluster.run_for(Duration::from_millis(100));
+        let passed = world.cluster.sim().now() - begun;
+        assert!(passed < Duration::from_secs(60), "{whole:?}: {:?}", world.groups());
+        let count = world.groups().iter().filter(|(_, others)| others.len() == 2).count();
+        whole.resize(count.max(whole.len()), passed);
+    }
+    world.cluster.start_server(0);
+    world.cluster.finish();
+    whole
+}
+
+#[test]
+fn learners_of_checkpoints_take_turns_and_keep_to_the_rate() {
+    let seconds = Duration::from_secs;
+    let (turns, together) = (copied(1), copied(4));
+    println!("one at a time {turns:?}, all at once {together:?}");
+    for whole in [&turns, &together] {
+        assert!(whole[3] >= seconds(11) && whole[3] < seconds(20), "12 MiB at 1 MiB/s: {whole:?}");
+    }
+    assert!(turns[0] < seconds(6) && turns[2] < seconds(12), "one after the other: {turns:?}");
+    assert!(together[0] > seconds(8), "the disk is shared: {together:?}");
+}
