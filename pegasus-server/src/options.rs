@@ -98,6 +98,9 @@ dsn_core::options! {
         rocksdb_block_cache_type: CacheType = CacheType::HyperClock;
         /// Shards of an LRU block cache as a power of two; negative lets RocksDB choose.
         rocksdb_block_cache_num_shard_bits: i32 = -1, in -1..=19;
+        /// Records that were read, kept to be found faster than RocksDB finds them; shared by all replicas of the
+        /// process. Below 512 KiB there is none. Not an option of the original.
+        record_cache_capacity: Size = Size::mib(128), in ..=Size::gib(16384);
         /// One budget for the memtables of all replicas, charged to the block cache (original: false).
         rocksdb_enable_write_buffer_manager: bool = true;
         /// That budget; 0 for none (original: 0).
@@ -182,6 +185,7 @@ impl StorageOptions {
             rocksdb_write_buffer_size: Size::mib(8),
             rocksdb_disable_auto_compactions: true,
             rocksdb_block_cache_capacity: Size::mib(16),
+            record_cache_capacity: Size::mib(1),
             rocksdb_enable_write_buffer_manager: false,
             rocksdb_limiter_max_write_megabytes_per_sec: 0,
             ..Self::default()

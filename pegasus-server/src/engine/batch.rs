@@ -18,6 +18,8 @@ use std::ops::Range;
 use dsn_core::hash::DetState;
 use hashbrown::HashTable;
 
+/// A batch of fewer records is written in the order it was made in: sorting gains nothing.
+const SORT_MIN: u32 = 4;
 /// Sequence number and count.
 const HEADER_BYTES: usize = 12;
 const COUNT_AT: usize = 8;
@@ -66,6 +68,15 @@ pub struct Batch {
     /// Records before this offset are in `index`.
     indexed_to: usize,
     hasher: DetState,
+    sorted: Sorted,
+}
+
+/// Memory for sorting a batch, kept from one to the next.
+#[derive(Default)]
+struct Sorted {
+    rep: Vec<u8>,
+    /// Key and whole of each record.
+    order: Vec<(Range<usize>, Range<usize>)>,
 }
 
 impl Default for Batch {
@@ -83,6 +94,7 @@ impl Batch {
             index: HashTable::new(),
             indexed_to: HEADER_BYTES,
             hasher: DetState::default(),
+            sorted: Sorted::default(),
         }
     }
 
@@ -149,7 +161,9 @@ impl Batch {
     }
 
     /// Calls `write` with the representation of this batch plus one more put into column family
-    /// `family`; the batch itself is unchanged afterwards.
+    /// `family`; the batch itself is unchanged afterwards. The records are in the order of their keys,
+    /// those of one key in the order they were added in: the outcome is the same, and an engine that
+    /// keeps its records sorted finds the place of each near that of the one before.
     pub fn with_family_put<T>(
         &mut self,
         family: u32,
@@ -157,15 +171,45 @@ impl Batch {
         value: &[u8],
         write: impl FnOnce(&[u8]) -> T,
     ) -> T {
-        let len = self.rep.len();
-        self.rep.push(TAG_CF_PUT);
-        push_varint(&mut self.rep, family);
-        push_parts(&mut self.rep, &[key]);
-        push_parts(&mut self.rep, &[value]);
-        self.rep[COUNT_AT..HEADER_BYTES].copy_from_slice(&(self.count + 1).to_le_bytes());
-        let result = write(&self.rep);
-        self.rep.truncate(len);
+        let in_order = self.sort();
+        let rep = if in_order { &mut self.rep } else { &mut self.sorted.rep };
+        let len = rep.len();
+        rep.push(TAG_CF_PUT);
+        push_varint(rep, family);
+        push_parts(rep, &[key]);
+        push_parts(rep, &[value]);
+        rep[COUNT_AT..HEADER_BYTES].copy_from_slice(&(self.count + 1).to_le_bytes());
+        let result = write(rep);
+        rep.truncate(len);
         result
+    }
+
+    /// Makes a sorted copy of the representation, unless it is in order as it is; then it says so.
+    fn sort(&mut self) -> bool {
+        if self.count < SORT_MIN {
+            return true;
+        }
+        let (rep, Sorted { rep: sorted, order }) = (&self.rep, &mut self.sorted);
+        order.clear();
+        let mut walk = Walk { rep, at: HEADER_BYTES };
+        let mut start = walk.at;
+        while let Some(record) = walk.next() {
+            order.push((record.key, start..walk.at));
+            start = walk.at;
+        }
+        let by_key = |(one, _): &(Range<usize>, _), (other, _): &(Range<usize>, _)| {
+            rep[one.clone()].cmp(&rep[other.clone()])
+        };
+        if order.is_sorted_by(|one, other| by_key(one, other).is_le()) {
+            return true;
+        }
+        // Stable: the newest record of a key stays the last.
+        order.sort_by(by_key);
+        sorted.clear();
+        sorted.reserve(rep.len());
+        sorted.extend_from_slice(&rep[..HEADER_BYTES]);
+        order.iter().for_each(|(_, record)| sorted.extend_from_slice(&rep[record.clone()]));
+        false
     }
 
     fn index_new_records(&mut self) {
@@ -293,6 +337,24 @@ mod tests {
         assert_eq!(&rep[before..], b"\x05\x01\x04meta\x017");
         assert_eq!(batch.size_bytes(), before);
         assert_eq!(batch.records().count(), 1);
+    }
+
+    #[test]
+    fn an_engine_gets_the_records_by_key_and_those_of_a_key_in_order() {
+        let mut batch = Batch::new();
+        for (key, value) in [(b"b", b"1"), (b"c", b"2"), (b"a", b"3"), (b"b", b"4")] {
+            batch.put(&[key], &[value]);
+        }
+        batch.delete(&[b"a"]);
+        let before = batch.records().map(|record| format!("{record:?}")).collect::<Vec<_>>();
+        let rep = batch.with_family_put(1, b"m", b"7", <[u8]>::to_vec);
+        let records = b"\x01\x01a\x013\0\x01a\x01\x01b\x011\x01\x01b\x014\x01\x01c\x012";
+        assert_eq!(rep[HEADER_BYTES..], [&records[..], b"\x05\x01\x01m\x017"].concat());
+        assert_eq!(rep[COUNT_AT..HEADER_BYTES], 6u32.to_le_bytes());
+        let after = batch.records().map(|record| format!("{record:?}")).collect::<Vec<_>>();
+        assert_eq!(before, after, "the batch itself keeps its order");
+        let again = batch.with_family_put(1, b"m", b"7", <[u8]>::to_vec);
+        assert_eq!(rep, again);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod mem;
 pub mod meta;
 pub mod place;
 pub mod prefix;
+pub mod record_cache;
 pub mod retention;
 pub mod rocks;
 

@@ -9,7 +9,7 @@
 //!
 //! The expiry is the first four bytes, big endian, of a stored value in both value schemas.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::prefix;
 
@@ -20,13 +20,26 @@ const EXPIRE_BYTES: usize = 4;
 #[derive(Debug, Default)]
 pub struct Retention {
     default_ttl: AtomicU32,
+    /// Whether records without expiry were ever to get one.
+    rewrites: AtomicBool,
     now: AtomicU32,
 }
 
 impl Retention {
     /// Sets the time to live, in seconds, of records written without one; 0 for none.
     pub fn set_default_ttl(&self, seconds: u32) {
-        self.default_ttl.store(seconds, Ordering::Relaxed);
+        if seconds > 0 {
+            self.rewrites.store(true, Ordering::SeqCst);
+        }
+        self.default_ttl.store(seconds, Ordering::SeqCst);
+    }
+
+    /// Whether a copy of a record that was read earlier may stand for the record: no compaction may have changed it
+    /// or dropped it since. What once had a default time to live may still be rewritten by a compaction that began
+    /// then, so such an engine says no until it is opened anew.
+    #[inline]
+    pub fn spares(&self, key: &[u8], value: &[u8]) -> bool {
+        !self.rewrites.load(Ordering::SeqCst) && self.policy().judge(key, value) == Verdict::Keep
     }
 
     /// See [`Self::set_default_ttl`].
@@ -119,6 +132,20 @@ mod tests {
         let policy = Policy { now: 100, default_ttl: 50 };
         assert_eq!(policy.judge(b"", &value(1)), Verdict::Keep);
         assert_eq!(policy.judge(KEY, b"abc"), Verdict::Keep);
+    }
+
+    #[test]
+    fn a_copy_stands_for_a_record_that_no_compaction_touches() {
+        let retention = Retention::default();
+        assert!(retention.spares(KEY, &value(100)));
+        retention.observe(100);
+        assert!(retention.spares(KEY, &value(0)) && retention.spares(KEY, &value(101)));
+        assert!(!retention.spares(KEY, &value(100)));
+        retention.set_default_ttl(0);
+        assert!(retention.spares(KEY, &value(0)));
+        retention.set_default_ttl(5);
+        retention.set_default_ttl(0);
+        assert!(!retention.spares(KEY, &value(0)), "a compaction may have begun in between");
     }
 
     #[test]

@@ -118,6 +118,9 @@ pub struct RunArgs {
     /// Speak to this Redis server instead
     #[arg(long, value_name = "ADDR", conflicts_with_all = ["table", "meta"])]
     pub redis: Option<String>,
+    /// A write to it is done when so many of its replicas have it (WAIT)
+    #[arg(long, value_name = "REPLICAS", default_value_t = 0, requires = "redis")]
+    pub redis_wait: usize,
     /// What to do
     #[arg(short, long, value_enum, default_value = "set")]
     pub operation: Operation,
@@ -238,7 +241,12 @@ pub enum Target {
         table: String,
     },
     /// A Redis server.
-    Redis(SocketAddr),
+    Redis {
+        /// Its address.
+        server: SocketAddr,
+        /// Replicas that must have a write.
+        wait: usize,
+    },
 }
 
 /// When the measured window ends.
@@ -337,7 +345,7 @@ impl RunArgs {
                     "scan has no counterpart in Redis: use multi_get".into(),
                 ));
             }
-            Some(addr) => Target::Redis(resolve("redis", addr)?),
+            Some(addr) => Target::Redis { server: resolve("redis", addr)?, wait: self.redis_wait },
             None => Target::Pegasus {
                 metas: self.meta.iter().map(|m| resolve("meta", m)).collect::<Result<_, _>>()?,
                 table: self.table.clone(),

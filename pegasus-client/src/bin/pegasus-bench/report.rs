@@ -288,7 +288,8 @@ fn latency_json(latency: &Histogram<u64>) -> Value {
 
 fn target_name(target: &Target) -> String {
     match target {
-        Target::Redis(addr) => format!("redis {addr}"),
+        Target::Redis { server, wait: 0 } => format!("redis {server}"),
+        Target::Redis { server, wait } => format!("redis {server}, writes on {wait} replicas"),
         Target::Pegasus { table, .. } => format!("pegasus table {table}"),
     }
 }

@@ -19,12 +19,31 @@ const MAX_ERROR_NAME: usize = 80;
 #[derive(Debug, Default)]
 pub struct Resp {
     key: Vec<u8>,
+    /// Replicas that must have a write before it counts as done: `WAIT` follows each.
+    wait: usize,
 }
 
 impl Resp {
-    /// Appends the command of an operation.
+    /// A writer whose writes are done when so many replicas have them.
+    pub fn new(wait: usize) -> Self {
+        Self { key: Vec::new(), wait }
+    }
+
+    /// Appends the commands of an operation.
     #[inline]
     pub fn encode(&mut self, records: &Records, op: &Op, out: &mut BytesMut) {
+        self.encode_one(records, op, out);
+        if self.wait > 0 && matches!(op.kind, Kind::Set | Kind::MultiSet) {
+            // Without a time limit.
+            out.extend_from_slice(b"*3\r\n$4\r\nWAIT\r\n");
+            let digits = self.wait.to_string();
+            bulk(digits.as_bytes(), out);
+            bulk(b"0", out);
+        }
+    }
+
+    #[inline]
+    fn encode_one(&mut self, records: &Records, op: &Op, out: &mut BytesMut) {
         match op.kind {
             Kind::Set => {
                 out.extend_from_slice(b"*3\r\n$3\r\nSET\r\n");
@@ -162,12 +181,47 @@ fn integer(line: &[u8]) -> Result<i64, BadReply> {
     Ok(if negative { -value } else { value })
 }
 
+impl Resp {
+    /// The first complete reply. That to a write is two, if it waits for replicas.
+    ///
+    /// # Errors
+    /// [`BadReply`].
+    #[inline]
+    pub fn next<'a>(&self, input: &'a [u8]) -> Result<Option<Reply<'a>>, BadReply> {
+        let Some(reply) = next(input)? else { return Ok(None) };
+        if self.wait == 0 || !matches!(input[0], b'+' | b'-') {
+            return Ok(Some(reply));
+        }
+        let Some((_, more)) = item(&input[reply.len..])? else { return Ok(None) };
+        let len = reply.len + more;
+        Ok(Some(Reply { body: &input[..len], len, ..reply }))
+    }
+
+    /// What a complete reply says about its operation.
+    ///
+    /// # Errors
+    /// [`BadReply`].
+    #[inline]
+    pub fn judge(&self, op: &Op, body: &[u8], check: &Checker<'_>) -> Result<Verdict, BadReply> {
+        let verdict = judge(op, body, check)?;
+        if self.wait == 0 || !matches!(verdict, Verdict::Done(_)) || body[0] != b'+' {
+            return Ok(verdict);
+        }
+        let (_, used) = item(body)?.ok_or(BadReply("an empty reply"))?;
+        match item(&body[used..])? {
+            Some((Item::Integer(copies), _)) if copies >= self.wait as i64 => Ok(verdict),
+            Some((Item::Integer(copies), _)) => {
+                Ok(Verdict::Failed(format!("WAIT: {copies} replicas")))
+            }
+            Some((Item::Error(text), _)) => Ok(Verdict::Failed(error_name(text))),
+            _ => Err(BadReply("a reply of another type")),
+        }
+    }
+}
+
 /// The first complete reply; arrays hold no arrays in the replies that we ask for.
-///
-/// # Errors
-/// [`BadReply`].
 #[inline]
-pub fn next(input: &[u8]) -> Result<Option<Reply<'_>>, BadReply> {
+fn next(input: &[u8]) -> Result<Option<Reply<'_>>, BadReply> {
     let Some((first, mut used)) = item(input)? else { return Ok(None) };
     if let Item::Array(Some(count)) = first {
         for _ in 0..count {
@@ -181,12 +235,9 @@ pub fn next(input: &[u8]) -> Result<Option<Reply<'_>>, BadReply> {
     Ok(Some(Reply { token: None, error: None, body: &input[..used], len: used }))
 }
 
-/// What a complete reply says about its operation.
-///
-/// # Errors
-/// [`BadReply`].
+/// What the first item of a reply says about its operation.
 #[inline]
-pub fn judge(op: &Op, body: &[u8], check: &Checker<'_>) -> Result<Verdict, BadReply> {
+fn judge(op: &Op, body: &[u8], check: &Checker<'_>) -> Result<Verdict, BadReply> {
     let Some((first, mut used)) = item(body)? else { return Err(BadReply("an empty reply")) };
     let mut tally = Tally::default();
     match (op.kind, first) {
@@ -237,6 +288,42 @@ mod tests {
         resp.encode(&records, &op(Kind::MultiGet, 8, 2), &mut out);
         let keys = "$12\r\nk004s0000000\r\n$12\r\nk004s0000001\r\n";
         assert_eq!(out, format!("*3\r\n$4\r\nMGET\r\n{keys}"));
+    }
+
+    #[test]
+    fn a_write_that_waits_for_replicas_is_two_commands_with_two_replies() {
+        let records = records_of("--key-size 6 --keys 100 --value-size 1");
+        let (mut waiting, mut plain) = (Resp::new(2), Resp::default());
+        let (mut out, mut alone) = (BytesMut::new(), BytesMut::new());
+        let (set, get) = (op(Kind::Set, 42, 1), op(Kind::Get, 7, 1));
+        waiting.encode(&records, &set, &mut out);
+        plain.encode(&records, &set, &mut alone);
+        assert_eq!(
+            out.strip_prefix(&alone[..]),
+            Some(&b"*3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$1\r\n0\r\n"[..])
+        );
+        out.clear();
+        waiting.encode(&records, &get, &mut out);
+        assert_eq!(out, "*2\r\n$3\r\nGET\r\n$6\r\nk00007\r\n");
+
+        let check = Checker { records: &records, content: false };
+        for cut in 0..9 {
+            assert_eq!(waiting.next(&b"+OK\r\n:2\r\n"[..cut]), Ok(None), "cut at {cut}");
+        }
+        let judged = |reply: &[u8]| {
+            let found = waiting.next(reply).unwrap().expect("complete");
+            assert_eq!(found.len, reply.len());
+            waiting.judge(&set, found.body, &check).unwrap()
+        };
+        assert_eq!(
+            judged(b"+OK\r\n:2\r\n"),
+            Verdict::Done(Tally { found: 1, missing: 0, wrong: 0 })
+        );
+        assert_eq!(judged(b"+OK\r\n:1\r\n"), Verdict::Failed("WAIT: 1 replicas".into()));
+        assert_eq!(judged(b"-OOM x\r\n:2\r\n"), Verdict::Failed("OOM x".into()));
+        assert_eq!(judged(b"+OK\r\n-ERR no\r\n"), Verdict::Failed("ERR no".into()));
+        let value = waiting.next(b"$1\r\nv\r\n+OK\r\n").unwrap().expect("complete");
+        assert_eq!(value.len, 7, "a read is one");
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Wire {
     #[inline]
     pub fn next<'a>(&self, input: &'a [u8]) -> Result<Option<Reply<'a>>, BadReply> {
         match self {
-            Self::Redis(_) => crate::resp::next(input),
+            Self::Redis(resp) => resp.next(input),
             Self::Pegasus(_) => crate::thft::next(input),
         }
     }
@@ -106,7 +106,7 @@ impl Wire {
         check: &Checker<'_>,
     ) -> Result<Verdict, BadReply> {
         match self {
-            Self::Redis(_) => crate::resp::judge(op, reply.body, check),
+            Self::Redis(resp) => resp.judge(op, reply.body, check),
             Self::Pegasus(_) => crate::thft::judge(op, reply, check),
         }
     }

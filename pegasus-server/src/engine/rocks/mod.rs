@@ -33,6 +33,7 @@ pub use shared::RocksShared;
 use self::error::engine_error;
 use self::iter::RocksIter;
 use super::meta::{self, Decimal, META_FAMILY};
+use super::record_cache::{Lookup, RecordCache, Records};
 use super::{
     Batch, Direction, EngineError, EngineIter, EngineStats, ReadTier, Retention, Scope, Stall,
     StorageEngine, place,
@@ -50,6 +51,7 @@ pub struct RocksEngine {
     last_committed: AtomicI64,
     data_version: DataVersion,
     retention: Arc<Retention>,
+    records: Option<Records>,
     read_all: ReadOptions,
     read_cached: ReadOptions,
     write_wait: WriteOptions,
@@ -88,6 +90,7 @@ impl RocksEngine {
             last_committed: AtomicI64::new(decree),
             data_version: meta::parse_data_version(&version)?,
             retention,
+            records: shared.records.as_ref().map(RecordCache::records),
             read_all: read_options(rocksdb::ReadTier::All),
             read_cached: read_options(rocksdb::ReadTier::BlockCache),
             write_wait: write_options(false),
@@ -120,13 +123,28 @@ impl StorageEngine for RocksEngine {
             ReadTier::All => &self.read_all,
             ReadTier::CacheOnly => &self.read_cached,
         };
-        match self.db.get_pinned_opt(key, options).map_err(engine_error)? {
-            Some(value) => {
-                visit(&value);
-                Ok(true)
+        let mut vacancy = None;
+        if let Some(records) = &self.records {
+            let mut accept = |value: &[u8]| {
+                let spared = self.retention.spares(key, value);
+                if spared {
+                    visit(value);
+                }
+                spared
+            };
+            match records.get(key, &mut accept) {
+                Lookup::Hit => return Ok(true),
+                Lookup::Miss(found) => vacancy = found,
             }
-            None => Ok(false),
         }
+        let Some(value) = self.db.get_pinned_opt(key, options).map_err(engine_error)? else {
+            return Ok(false);
+        };
+        visit(&value);
+        if let (Some(records), Some(vacancy)) = (&self.records, vacancy) {
+            records.insert(vacancy, key, &value);
+        }
+        Ok(true)
     }
 
     fn iter(&self, start: &[u8], direction: Direction, scope: Scope) -> Box<dyn EngineIter> {
@@ -138,6 +156,7 @@ impl StorageEngine for RocksEngine {
             Stall::Wait => &self.write_wait,
             Stall::Refuse => &self.write_refuse,
         };
+        let writing = self.records.as_ref().map(|records| records.begin_write(batch));
         let digits = Decimal::of(decree);
         let key = meta::LAST_FLUSHED_DECREE.as_bytes();
         batch
@@ -145,6 +164,7 @@ impl StorageEngine for RocksEngine {
                 self.db.write_opt(WriteBatch::from_data(rep), options)
             })
             .map_err(engine_error)?;
+        drop(writing);
         self.last_committed.store(decree, Ordering::Release);
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! What all RocksDB instances of a process share, and how an instance's options are built on it.
 //!
-//! Shared: the block cache, the memory budget of memtables, the background threads and the rate
+//! Shared: the block cache, the cache of records, the memory budget of memtables, the background threads and the rate
 //! limiter. RocksDB's thread pools belong to the process whatever we do; the rest is per
 //! [`RocksShared`], so that several nodes in one process need not meet in it.
+
+use std::sync::Arc;
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DataBlockIndexType, Env,
@@ -10,6 +12,7 @@ use rocksdb::{
 };
 
 use super::error::engine_error;
+use crate::engine::record_cache::RecordCache;
 use crate::engine::{EngineError, prefix};
 use crate::options::{CacheType, FilterType, IndexType, StorageOptions};
 
@@ -30,6 +33,11 @@ const META_LEVEL0_TRIGGER: i32 = 10;
 /// and reads of the memtable more cache misses and spare nothing further: this is 18 bits per record
 /// of 200 bytes.
 const MEMTABLE_BLOOM_RATIO: f64 = 0.01;
+/// Closing must not flush behind our back: what is durable is decided by who flushes.
+const NO_LAST_FLUSH: &str = "avoid_flush_during_shutdown=true";
+/// A memtable remembers where the last record went and looks for the place of the next from there: batches are
+/// sorted. One place is remembered for each first byte of a key, which with hash keys below 256 bytes means one.
+const INSERT_HINT: &str = "memtable_insert_with_hint_prefix_extractor=fixed:1";
 
 /// Records of a data block from one place that its hash index knows to the next: a point read walks half of them.
 const RESTART_INTERVAL: i32 = 4;
@@ -41,6 +49,7 @@ pub struct RocksShared {
     base: Options,
     cache: Option<Cache>,
     write_buffers: Option<WriteBufferManager>,
+    pub(super) records: Option<Arc<RecordCache>>,
 }
 
 impl RocksShared {
@@ -52,9 +61,9 @@ impl RocksShared {
         let mut env = Env::new().map_err(engine_error)?;
         env.set_high_priority_background_threads(options.rocksdb_max_background_flushes);
         env.set_low_priority_background_threads(options.rocksdb_max_background_compactions);
-        // Closing must not flush behind our back: what is durable is decided by who flushes.
+        // What the wrapper has no methods for.
         let mut base = Options::default()
-            .get_options_from_string("avoid_flush_during_shutdown=true")
+            .get_options_from_string(format!("{NO_LAST_FLUSH};{INSERT_HINT}"))
             .map_err(engine_error)?;
         base.set_env(&env);
         let megabytes = options.rocksdb_limiter_max_write_megabytes_per_sec;
@@ -90,7 +99,8 @@ impl RocksShared {
         if let Some(manager) = &write_buffers {
             base.set_write_buffer_manager(manager);
         }
-        Ok(Self { base, cache, write_buffers })
+        let records = RecordCache::new(options.record_cache_capacity.as_usize());
+        Ok(Self { base, cache, write_buffers, records })
     }
 
     /// Bytes used and bytes pinned in the block cache.

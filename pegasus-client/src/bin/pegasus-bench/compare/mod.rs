@@ -12,7 +12,7 @@ mod servers;
 
 use crate::args::parse_time;
 use anyhow::{Context, ensure};
-use cells::{Cell, Measure, Shape, Work};
+use cells::{Cell, Measure, Setting, Shape, Work};
 use clap::Args;
 use servers::{Contender, Onebox, Pin, Redis, Temp};
 use std::io::Write;
@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// Fewest rounds that allow a verdict.
 const ROUNDS_LEAST: usize = 3;
+/// Most copies of a record.
+const COPIES_MOST: usize = 5;
 /// Most rounds.
 const ROUNDS_MOST: usize = 1000;
 
@@ -49,6 +51,10 @@ pub struct CompareArgs {
     /// The peer's program
     #[arg(long, default_value = "redis-server", value_name = "PROGRAM")]
     pub redis_server: PathBuf,
+    /// Copies of every record: so many replica servers on our side; on the other Redis replicas, and a set is
+    /// followed by WAIT for all of them
+    #[arg(long, default_value_t = 1)]
+    pub copies: usize,
     /// Compare with a server that stores nothing as well
     #[arg(long)]
     pub control: bool,
@@ -73,7 +79,7 @@ pub struct CompareArgs {
     /// How long each turn runs before that
     #[arg(long, value_parser = parse_time, default_value = "200ms")]
     pub warm_up: Duration,
-    /// How long records are overwritten before anything is measured
+    /// How long records are overwritten before anything is measured, and read before gets are
     #[arg(long, value_parser = parse_time, default_value = "10s")]
     pub settle: Duration,
     /// The CPU that all share
@@ -96,6 +102,7 @@ pub struct CompareArgs {
 /// # Errors
 /// Servers that do not start, runs that fail.
 pub fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
+    ensure!((1..=COPIES_MOST).contains(&args.copies), "--copies: must be from 1 to {COPIES_MOST}");
     ensure!(
         (ROUNDS_LEAST..=ROUNDS_MOST).contains(&args.rounds),
         "--rounds {}: must be from {ROUNDS_LEAST} to {ROUNDS_MOST}",
@@ -104,10 +111,11 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     let mut pin = Pin::new((!args.unpinned).then_some(args.cpu))?;
     let temp = Temp::new(args.temp.as_deref())?;
     let mut bench = Bench { args, contenders: Vec::new(), cells: Vec::new() };
-    let redis = Redis::start(&args.redis_server, temp.path())?;
+    let redis = Redis::start(&args.redis_server, temp.path(), args.copies - 1)?;
     let _onebox = match (&args.run_sh, &args.meta) {
         (Some(script), None) => {
-            let onebox = Onebox::start(script, temp.path(), args.port_base, &args.table)?;
+            let onebox =
+                Onebox::start(script, temp.path(), args.port_base, &args.table, args.copies)?;
             bench.contenders.push(onebox.contender(&args.table)?);
             Some(onebox)
         }
@@ -148,8 +156,12 @@ fn header(args: &CompareArgs, redis: &Redis) -> String {
     } else {
         format!("servers and client on CPU {}", args.cpu)
     };
+    let copies = match args.copies {
+        1 => "one copy".to_owned(),
+        n => format!("{n} copies of each record, Redis with WAIT {}", n - 1),
+    };
     format!(
-        "{}; {mode}; {} records with keys of 24 B, uniform; {} rounds of {:.1} s, medians; {}, \
+        "{}; {mode}; {copies}; {} records with keys of 24 B, uniform; {} rounds of {:.1} s, medians; {}, \
          append-only file every second.",
         servers::machine(),
         args.keys,
@@ -177,6 +189,9 @@ impl Bench<'_> {
             }
             redis.compact()?;
             for &work in &self.args.operations {
+                if work == Work::Get {
+                    self.read_all(size)?;
+                }
                 for &shape in &self.args.shapes {
                     let cell = self.measure_cell(work, size, shape)?;
                     eprintln!("{}", cell.line());
@@ -201,8 +216,22 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// Reads for a while, so that what servers keep of what was read is part of everyday life as well.
+    fn read_all(&self, size: usize) -> anyhow::Result<()> {
+        if self.args.settle.is_zero() {
+            return Ok(());
+        }
+        let shape = Shape { connections: 64, in_flight: 16 };
+        let time = format!("{}ms", self.args.settle.as_millis());
+        for contender in self.contenders.iter().filter(|contender| contender.stores) {
+            self.run(contender, Work::Get, size, shape, &["--duration", &time])?;
+        }
+        Ok(())
+    }
+
     fn measure_cell(&self, work: Work, size: usize, shape: Shape) -> anyhow::Result<Cell> {
-        let mut cell = Cell::new(work, size, shape, self.contenders.len());
+        let setting = Setting { copies: self.args.copies, one_core: !self.args.unpinned };
+        let mut cell = Cell::new(work, size, shape, setting, self.contenders.len());
         let duration = format!("{}ms", self.args.duration.as_millis());
         let warm_up = format!("{}ms", self.args.warm_up.as_millis());
         for round in 0..self.args.rounds {

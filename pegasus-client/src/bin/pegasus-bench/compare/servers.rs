@@ -40,8 +40,8 @@ impl Contender {
         Self { name: "pegasus", flags, pids, stores: true }
     }
 
-    fn redis(name: &'static str, addr: SocketAddr, pid: u32, stores: bool) -> Self {
-        Self { name, flags: vec!["--redis".into(), addr.to_string()], pids: vec![pid], stores }
+    fn redis(name: &'static str, addr: SocketAddr, pids: Vec<u32>, stores: bool) -> Self {
+        Self { name, flags: vec!["--redis".into(), addr.to_string()], pids, stores }
     }
 }
 
@@ -142,35 +142,65 @@ impl Drop for Guard {
     }
 }
 
-/// A Redis server of our own.
+/// A Redis server of our own, with its replicas.
 #[derive(Debug)]
 pub struct Redis {
     child: Guard,
     addr: SocketAddr,
     /// What it says of itself.
     pub version: String,
+    replicas: Vec<Self>,
 }
 
 impl Redis {
-    /// Starts `program` on a free port with its files in `dir`.
+    /// Starts `program` on a free port with its files in `dir`, and so many replicas of it.
     ///
     /// # Errors
     /// When there is no such program, or it does not serve.
-    pub fn start(program: &Path, dir: &Path) -> anyhow::Result<Self> {
+    pub fn start(program: &Path, dir: &Path, replicas: usize) -> anyhow::Result<Self> {
+        let mut redis = Self::start_one(program, &Self::dir(dir, 0)?, None)?;
+        for number in 1..=replicas {
+            let dir = Self::dir(dir, number)?;
+            redis.replicas.push(Self::start_one(program, &dir, Some(redis.addr))?);
+        }
+        for _ in 0..START_STEPS {
+            let text = redis.ask("INFO replication")?;
+            if text.matches("state=online").count() == replicas {
+                return Ok(redis);
+            }
+            std::thread::park_timeout(REWRITE_STEP);
+        }
+        bail!("not all replicas of redis follow it")
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a client program's folder for its children")]
+    fn dir(parent: &Path, number: usize) -> anyhow::Result<PathBuf> {
+        let dir = parent.join(format!("redis-{number}"));
+        std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        Ok(dir)
+    }
+
+    fn start_one(program: &Path, dir: &Path, of: Option<SocketAddr>) -> anyhow::Result<Self> {
         let named = || format!("starting {}", program.display());
         let port = free_port()?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        if let Some(of) = of {
+            command.args(["--replicaof", &format!("{} {}", of.ip(), of.port())]);
+        }
+        let child = command
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--appendonly", "yes", "--appendfsync", "everysec"])
             // Growth is limited by `compact`, between measurements.
-            .args(["--auto-aof-rewrite-percentage", "0", "--dir"])
+            .args(["--auto-aof-rewrite-percentage", "0"])
+            .args(["--repl-diskless-sync-delay", "0", "--dir"])
             .arg(dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .with_context(named)?;
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut redis = Self { child: Guard(child), addr, version: String::new() };
+        let mut redis =
+            Self { child: Guard(child), addr, version: String::new(), replicas: Vec::new() };
         for _ in 0..START_STEPS {
             if let Some(status) = redis.child.0.try_wait().with_context(named)? {
                 bail!("{} ended at once: {status}", program.display());
@@ -187,7 +217,13 @@ impl Redis {
 
     /// As the client sees it.
     pub fn contender(&self) -> Contender {
-        Contender::redis("redis", self.addr, self.child.0.id(), true)
+        let replicas = self.replicas.iter().map(|replica| replica.child.0.id());
+        let pids = std::iter::once(self.child.0.id()).chain(replicas).collect();
+        let mut contender = Contender::redis("redis", self.addr, pids, true);
+        if !self.replicas.is_empty() {
+            contender.flags.extend(["--redis-wait".into(), self.replicas.len().to_string()]);
+        }
+        contender
     }
 
     /// Makes it rewrite its file when that has become large, and waits.
@@ -195,6 +231,13 @@ impl Redis {
     /// # Errors
     /// When it does not answer, or does not come to an end.
     pub fn compact(&self) -> anyhow::Result<()> {
+        for server in std::iter::once(self).chain(&self.replicas) {
+            server.compact_one()?;
+        }
+        Ok(())
+    }
+
+    fn compact_one(&self) -> anyhow::Result<()> {
         let size = self.ask("INFO persistence")?;
         let size = field(&size, "aof_current_size:").and_then(|text| text.parse().ok());
         if size.unwrap_or(0u64) < FILE_MAX {
@@ -265,7 +308,7 @@ impl NullServer {
 
     /// As the client sees it.
     pub fn contender(&self) -> Contender {
-        Contender::redis("null server", self.addr, self.child.0.id(), false)
+        Contender::redis("null server", self.addr, vec![self.child.0.id()], false)
     }
 }
 
@@ -278,16 +321,22 @@ pub struct Onebox {
 }
 
 impl Onebox {
-    /// Starts it with its files in `dir`.
+    /// Starts it with its files in `dir` and so many replica servers, each with a copy of every partition.
     ///
     /// # Errors
     /// When the script fails.
-    pub fn start(script: &Path, dir: &Path, port_base: u16, table: &str) -> anyhow::Result<Self> {
+    pub fn start(
+        script: &Path,
+        dir: &Path,
+        port_base: u16,
+        table: &str,
+        servers: usize,
+    ) -> anyhow::Result<Self> {
         let onebox = Self { script: script.to_path_buf(), dir: dir.join("onebox"), port_base };
         eprintln!("starting a onebox in {}", onebox.dir.display());
-        let port_base = port_base.to_string();
-        onebox
-            .call("start_onebox", &["-r", "1", "--port-base", &port_base, "--app_name", table])?;
+        let (port_base, servers) = (port_base.to_string(), servers.to_string());
+        let numbers = ["--port-base", &port_base, "-r", &servers, "--replicas", &servers];
+        onebox.call("start_onebox", &[&numbers[..], &["--app_name", table]].concat())?;
         Ok(onebox)
     }
 
@@ -361,7 +410,7 @@ mod tests {
     #[test]
     fn a_missing_program_is_named() {
         let temp = Temp::new(None).unwrap();
-        let error = Redis::start(Path::new("/nonexistent/redis"), temp.path()).unwrap_err();
+        let error = Redis::start(Path::new("/nonexistent/redis"), temp.path(), 0).unwrap_err();
         assert!(format!("{error:#}").contains("/nonexistent/redis"), "{error:#}");
         let path = temp.path().to_path_buf();
         assert!(path.is_dir());

@@ -187,8 +187,8 @@ impl Resident for Engine {
 impl Engine {
     /// A client that will tell its outcome once.
     pub fn new(plan: Plan, me: Addr<Self>, tell: Sender<Result<Outcome, RunError>>) -> Self {
-        let wire = match &plan.target {
-            Target::Redis(_) => Wire::Redis(Resp::default()),
+        let wire = match plan.target {
+            Target::Redis { wait, .. } => Wire::Redis(Resp::new(wait)),
             Target::Pegasus { .. } => Wire::Pegasus(Box::new(Thft::new(plan.timeout, plan.batch))),
         };
         let mut meter = Meter::default();
@@ -238,7 +238,7 @@ impl Engine {
     pub fn start(&mut self, ctx: &mut Ctx<'_>) {
         self.phase_start = ctx.now();
         match self.plan.target.clone() {
-            Target::Redis(server) => self.follow(ctx, Routes::single(server)),
+            Target::Redis { server, .. } => self.follow(ctx, Routes::single(server)),
             Target::Pegasus { metas, table } => {
                 let engine = self.me;
                 self.locator = Some(ctx.spawn_here(|_, me| Locator::new(metas, table, me, engine)));
