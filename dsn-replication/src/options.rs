@@ -52,8 +52,11 @@ dsn_core::options! {
         lb_interval_ms: u32 = 10_000, in 100..=3_600_000;
         /// Fewest members that a group must have to accept writes; 0: one of two, else more than half.
         mutation_2pc_min_replica_count: u32 = 2, in 0..=16;
-        /// Milliseconds that a member may take to acknowledge a write before it leaves the group.
+        /// Milliseconds that a member may take to acknowledge a write before it leaves the group. One whose answers
+        /// took much less so far is given less: eight times as long as they take, deviations included, ...
         prepare_timeout_ms_for_secondaries: u32 = 3_000, in 10..=3_600_000;
+        /// ... but at least this. A group of two always waits for the longer time.
+        prepare_timeout_min_ms_for_secondaries: u32 = 500, in 10..=3_600_000;
         /// Milliseconds after which what a member has not acknowledged is sent again.
         prepare_resend_ms: u32 = 500, in 1..=3_600_000;
         /// Replicas of a server that copy a checkpoint at a time; others wait for their turn.
@@ -80,6 +83,12 @@ dsn_core::options! {
         group_check_interval_ms: u32 = 100_000, in 100..=3_600_000;
         /// Whether there are no such empty writes.
         empty_write_disabled: bool = false;
+        /// Seconds between two looks at how full the disks are.
+        disk_stat_interval_seconds: u32 = 10, in 1..=3_600;
+        /// Percent of a disk that must be free. Below, it takes no new replicas. 0 turns this off.
+        disk_min_available_space_ratio: u32 = 10, in 0..=100;
+        /// Whether the replicas of such a disk refuse the writes of clients.
+        reject_write_when_disk_insufficient: bool = true;
         /// Seconds that the directory of a damaged replica (`.err`) is kept, once another has taken its place.
         gc_disk_error_replica_interval_seconds: u64 = 604_800, in 0..=315_360_000;
         /// Seconds that the directory of a replica is kept that was replaced or is no longer wanted (`.gar`).

@@ -8,6 +8,7 @@ use crate::replica::{CoreOptions, GroupOptions};
 use crate::state_machine::StateMachineFactory;
 use crate::stub::copies::CopyOptions;
 use crate::stub::garbage::GarbageOptions;
+use crate::stub::space::SpaceOptions;
 use crate::stub::{LPC_STUB_EVENT, ReplicaStub, StubOptions};
 use dsn_core::app::{AppError, AppFactory, AppHost, ServiceApp};
 use dsn_core::boot::AppInstance;
@@ -118,6 +119,7 @@ impl ReplicaAppOptions {
                 group: GroupOptions {
                     resend_after: millis(replication.prepare_resend_ms),
                     evict_after: millis(replication.prepare_timeout_ms_for_secondaries),
+                    evict_after_min: millis(replication.prepare_timeout_min_ms_for_secondaries),
                     learner_timeout: millis(replication.learn_timeout_ms),
                     check_interval: millis(replication.member_check_interval_ms),
                     ..GroupOptions::default()
@@ -136,6 +138,11 @@ impl ReplicaAppOptions {
             garbage: GarbageOptions {
                 damaged: Duration::from_secs(replication.gc_disk_error_replica_interval_seconds),
                 unwanted: Duration::from_secs(replication.gc_disk_garbage_replica_interval_seconds),
+            },
+            space: SpaceOptions {
+                interval: Duration::from_secs(replication.disk_stat_interval_seconds.into()),
+                min_free_percent: replication.disk_min_available_space_ratio,
+                reject_writes: replication.reject_write_when_disk_insufficient,
             },
             copy: CopyOptions {
                 concurrent: replication.learn_app_max_concurrent_count as usize,

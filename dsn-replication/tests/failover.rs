@@ -203,3 +203,36 @@ fn a_primary_without_living_secondaries_stays_while_it_may_come_back() {
     assert!(again, "with a second member it takes writes again");
     cluster.finish();
 }
+
+#[test]
+fn a_stopped_secondary_holds_writes_up_for_half_a_second() {
+    for (seed, members) in [(8, 3), (9, 2)] {
+        let mut cluster = cluster(seed, "");
+        for n in 2..40 {
+            assert_eq!(add(&mut cluster), Ok(n));
+        }
+        let victim = group(&mut cluster).secondaries[0].ip().octets()[3] - 10;
+        if members == 2 {
+            // The other one goes first, in order.
+            let other = group(&mut cluster).secondaries[1].ip().octets()[3] - 10;
+            cluster.stop_server(usize::from(other));
+            cluster.run_for(Duration::from_secs(1));
+            for n in 40..80 {
+                assert_eq!(add(&mut cluster), Ok(n));
+            }
+        }
+        let server = cluster.server(usize::from(victim));
+        cluster.sim().pause(server);
+        let begun = cluster.sim().now();
+        let outcome = add(&mut cluster);
+        let waited = cluster.sim().now() - begun;
+        println!("a group of {members}: {outcome:?} after {waited:?}");
+        if members == 3 {
+            assert!(outcome == Ok(40) && waited < Duration::from_millis(700), "{waited:?}");
+        } else {
+            // Without the only other member there are too few for writes: it is given the whole time.
+            assert!(waited >= Duration::from_secs(3), "{waited:?}");
+        }
+        cluster.sim().resume(server);
+    }
+}

@@ -458,6 +458,11 @@ impl ReplicaHost {
         ctx.offload(&LPC_REPLICA_SETTLE, move |job| machine.settle(job), self.me, |_, (), _| {});
     }
 
+    /// Whether clients' writes are refused because the disk is full.
+    pub fn set_disk_is_full(&mut self, full: bool) {
+        self.rules.disk_is_full = full;
+    }
+
     /// Rules in force.
     pub fn rules(&self) -> &WriteRules {
         &self.rules

@@ -34,6 +34,7 @@ impl Replica {
             return;
         }
         peer.seq_acked = peer.seq_acked.max(ack.seq);
+        peer.patience.answered(ack.seq, now);
         peer.probing = false;
         match ack.verdict {
             Verdict::Taken => {
@@ -153,6 +154,7 @@ impl Replica {
         let frame = Frame { takeover: lead.takeover, ..frame };
         let options = &self.options.group;
         let mut forgotten = Vec::new();
+        let mut spare = lead.can_spare_one();
         for (node, peer) in &mut lead.peers {
             if peer.failed {
                 continue;
@@ -176,9 +178,11 @@ impl Replica {
                     continue;
                 }
             }
-            if peer.gates() && peer.owes() && silent >= options.evict_after {
-                tracing::warn!(gpid = %frame.gpid, peer = %node, "a member does not answer in time");
+            let limit = peer.evict_after(options, spare);
+            if peer.gates() && peer.owes() && silent >= limit {
+                tracing::warn!(gpid = %frame.gpid, peer = %node, ?limit, "a member does not answer in time");
                 peer.failed = true;
+                spare = false;
                 continue;
             }
             if peer.owes() && quiet >= options.resend_after {
@@ -206,7 +210,12 @@ impl Replica {
     pub fn next_tick(&self) -> Option<Mono> {
         let Role::Primary(lead) = &self.role else { return None };
         let options = &self.options.group;
+        let spare = lead.can_spare_one();
         let due = lead.peers.values().filter(|peer| !peer.failed).map(|peer| {
+            if peer.gates() && peer.owes() {
+                let resend = peer.sent_at + options.resend_after;
+                return resend.min(peer.progress_at + peer.evict_after(options, spare));
+            }
             let pause = if peer.owes() || !peer.streams() {
                 options.resend_after
             } else if peer.told < self.committed {
@@ -236,6 +245,7 @@ impl Frame {
         }
         peer.sent_at = now;
         peer.seq += 1;
+        peer.patience.sent(peer.seq, now);
         peer.told = self.committed;
         let first = peer.next;
         peer.next = first.plus(bodies.len());

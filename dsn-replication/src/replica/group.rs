@@ -4,6 +4,7 @@
 //! for [`GroupOptions::evict_after`] is to leave the group: everything waits for it. A learner holds nobody up, and is
 //! just forgotten.
 
+use super::patience::Patience;
 use super::{Change, Node};
 use crate::ids::{Ballot, Decree};
 use crate::wire::config::ConfigType;
@@ -16,8 +17,10 @@ use std::time::Duration;
 pub struct GroupOptions {
     /// Without progress for this long, what was sent is sent again.
     pub resend_after: Duration,
-    /// A member without progress for this long leaves the group.
+    /// A member without progress for this long leaves the group ...
     pub evict_after: Duration,
+    /// ... or earlier, down to this, when it is known to be quick and others than the primary stay.
+    pub evict_after_min: Duration,
     /// A learner without progress for this long is forgotten.
     pub learner_timeout: Duration,
     /// An idle member hears from its primary this often.
@@ -33,6 +36,7 @@ impl Default for GroupOptions {
         Self {
             resend_after: Duration::from_millis(500),
             evict_after: Duration::from_secs(3),
+            evict_after_min: Duration::from_millis(500),
             learner_timeout: Duration::from_secs(60),
             check_interval: Duration::from_secs(10),
             commit_notify: Duration::from_millis(100),
@@ -108,6 +112,8 @@ pub struct Peer {
     pub(super) sent_at: Mono,
     /// Since when it owes an answer; the last progress.
     pub(super) progress_at: Mono,
+    /// How long its answers take.
+    pub(super) patience: Patience,
     /// It is to leave.
     pub(super) failed: bool,
 }
@@ -125,6 +131,7 @@ impl Peer {
             told: Decree::NONE,
             sent_at: Mono::ZERO,
             progress_at: Mono::ZERO,
+            patience: Patience::default(),
             failed: false,
         }
     }
@@ -151,6 +158,14 @@ impl Peer {
 
     pub(super) fn owes(&self) -> bool {
         self.seq > 0 && (self.seq_acked < self.seq || self.acked.next() < self.next)
+    }
+
+    /// How long it may make no progress while it owes an answer; `spare` when others than the primary stay without it.
+    pub(super) fn evict_after(&self, options: &GroupOptions, spare: bool) -> Duration {
+        match spare {
+            true => self.patience.limit(options.evict_after_min, options.evict_after),
+            false => options.evict_after,
+        }
     }
 
     /// Whether what was sent should be sent again.
@@ -218,6 +233,12 @@ impl Lead {
     #[must_use]
     pub fn members(&self) -> usize {
         1 + self.secondaries().count()
+    }
+
+    /// Whether a member may leave and others than the primary stay.
+    pub(super) fn can_spare_one(&self) -> bool {
+        let there = |peer: &&Peer| peer.kind == Kind::Member && !peer.failed;
+        self.peers.values().filter(there).count() > 1
     }
 
     /// The highest decree that was found when this replica became primary.

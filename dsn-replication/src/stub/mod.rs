@@ -5,7 +5,8 @@
 //!
 //! This file has the stub itself, [`proposals`] what the meta server wants and is told, [`learning`] both ends of
 //! learning, [`copies`] how much is copied at a time, [`housekeeping`] what happens now and then, [`garbage`] what
-//! becomes of directories that were put aside; [`open`] reads the disks, [`layout`] knows their directories.
+//! becomes of directories that were put aside, [`space`] whether a disk has room; [`open`] reads the disks,
+//! [`layout`] knows their directories.
 
 pub mod copies;
 pub mod garbage;
@@ -15,6 +16,7 @@ pub mod learning;
 pub mod open;
 mod proposals;
 pub mod repair;
+pub mod space;
 
 use crate::codes::{RPC_CONFIG_PROPOSAL, RPC_LEARN, RPC_LEARN_ADD_LEARNER, RPC_NFS_COPY};
 use crate::failure_detector::lease::Lease;
@@ -44,6 +46,7 @@ use dsn_rpc::gpid::Gpid;
 use garbage::GarbageOptions;
 use open::{Opened, OpenedDir, open_dir};
 use repair::{DataDir, StubMetrics, UnservedMap};
+use space::SpaceOptions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
@@ -57,6 +60,8 @@ dsn_core::task_codes! {
     pub LPC_STUB_OPEN: Blocking, High, "THREAD_POOL_REPLICATION_LONG";
     /// One replica is opened or closed.
     pub LPC_OPEN_REPLICA: Blocking, Common, "THREAD_POOL_REPLICATION_LONG";
+    /// How much room is left on the disks.
+    pub LPC_DISK_STAT: Blocking, Common, "THREAD_POOL_REPLICATION_LONG";
     /// The stub's housekeeping.
     pub LPC_STUB_TICK: Compute, Common, "THREAD_POOL_DEFAULT";
     /// Something concerns the stub.
@@ -65,7 +70,7 @@ dsn_core::task_codes! {
 
 /// What a stub is made of.
 pub struct StubOptions {
-    /// Data directories; a replica goes to the one with the fewest.
+    /// Data directories; a replica goes to the one with room that has the fewest of its table.
     pub data_dirs: Vec<PathBuf>,
     /// How logs behave.
     pub log: LogOptions,
@@ -83,6 +88,8 @@ pub struct StubOptions {
     pub heartbeat: Option<Duration>,
     /// How long what was put aside stays.
     pub garbage: GarbageOptions,
+    /// When a disk counts as full.
+    pub space: SpaceOptions,
     /// How much is copied at a time.
     pub copy: CopyOptions,
     /// The meta servers, and how to speak to them.
@@ -295,6 +302,7 @@ impl ReplicaStub {
         ctx.every(self.me, &LPC_STUB_TICK, self.options.checkpoint_interval, Self::tick);
         ctx.every(self.me, &LPC_STUB_TICK, self.options.log.sync_interval, Self::sync_logs);
         ctx.every(self.me, &LPC_STUB_TICK, repair::PAUSE_FIRST, Self::repair);
+        self.watch_space(ctx);
         if let Some(heartbeat) = self.options.heartbeat {
             ctx.every(self.me, &LPC_STUB_TICK, heartbeat, Self::beat);
         }
@@ -337,7 +345,7 @@ impl ReplicaStub {
             recovered,
             core: self.options.core.clone(),
             flush_interval: self.options.checkpoint_max_interval,
-            rules: self.rules(&info),
+            rules: self.rules(&info, data_dir),
             info: info.clone(),
             metrics,
             codes: self.codes.clone(),
@@ -363,7 +371,7 @@ impl ReplicaStub {
         self.held.insert(gpid, Held { host, info, dir, data_dir });
     }
 
-    fn rules(&self, info: &AppInfo) -> WriteRules {
+    fn rules(&self, info: &AppInfo, data_dir: usize) -> WriteRules {
         let most = u32::try_from(info.max_replica_count).unwrap_or(1).max(1);
         let wanted = match self.options.min_members {
             0 if most <= 2 => 1,
@@ -373,7 +381,7 @@ impl ReplicaStub {
         WriteRules {
             max_bytes: self.options.max_write_bytes,
             min_members: wanted.min(most),
-            ..WriteRules::default()
+            disk_is_full: self.options.space.reject_writes && self.dirs[data_dir].is_full(),
         }
     }
 

@@ -116,7 +116,7 @@ impl ReplicaStub {
         self.create(ctx, gpid, info, ballot, then);
     }
 
-    /// Makes an empty replica in the directory that has the fewest; `then` goes on with it.
+    /// Makes an empty replica in the directory that has the fewest of its table, then of all; `then` goes on with it.
     pub(super) fn create(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -125,12 +125,23 @@ impl ReplicaStub {
         ballot: Ballot,
         then: impl FnOnce(&mut Self, &mut Ctx<'_>) + Send + 'static,
     ) {
-        let count = |index: usize| {
-            let held = self.held.values().filter(|held| held.data_dir == index).count();
-            held + self.opening.values().filter(|dir| **dir == index).count()
+        let load = |index: usize| {
+            let held = self.held.iter().filter(|(_, held)| held.data_dir == index);
+            let opening = self.opening.iter().filter(|(_, dir)| **dir == index);
+            let here: Vec<i32> = held
+                .map(|(held, _)| held.app_id)
+                .chain(opening.map(|(opening, _)| opening.app_id))
+                .collect();
+            (here.iter().filter(|app_id| **app_id == gpid.app_id).count(), here.len())
         };
-        let usable = (0..self.dirs.len()).filter(|index| self.dirs[*index].usable().is_some());
-        let Some(index) = usable.min_by_key(|index| count(*index)) else { return };
+        let usable = (0..self.dirs.len()).filter(|index| {
+            let dir = &self.dirs[*index];
+            dir.usable().is_some() && !dir.is_full()
+        });
+        let Some(index) = usable.min_by_key(|index| load(*index)) else {
+            tracing::error!(%gpid, "no disk can take a new replica");
+            return;
+        };
         let path = self.dirs[index].path.clone();
         let Some(log) = self.dirs[index].log.clone() else { return };
         let factory = self.factory.clone();
@@ -282,7 +293,8 @@ impl ReplicaStub {
 
     /// Tells a replica what its table says now.
     fn configure(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid, info: &AppInfo) {
-        let rules = self.rules(info);
+        let Some(data_dir) = self.held.get(&gpid).map(|held| held.data_dir) else { return };
+        let rules = self.rules(info, data_dir);
         let Some(held) = self.held.get_mut(&gpid) else { return };
         held.info = info.clone();
         let info = info.clone();

@@ -15,6 +15,7 @@ use crate::log::{LogError, SharedLog};
 use crate::replica::LocalError;
 use crate::state_machine::{CheckpointKind, StateMachine};
 use crate::wire::config::PartitionStatus;
+use dsn_core::disk::Space;
 use dsn_core::exec::{Ctx, WorkerId};
 use dsn_core::time::Mono;
 use dsn_rpc::ServiceTable;
@@ -52,6 +53,12 @@ dsn_core::metrics! {
         replica_garbage_dirs: Gauge, Dirs;
         /// Directories that were put aside and have been removed since.
         replica_removed_dirs: Counter, Dirs;
+        /// Size of all disks.
+        disk_capacity_total_mb: Gauge, MegaBytes;
+        /// What is free of them.
+        disk_available_total_mb: Gauge, MegaBytes;
+        /// Disks that are nearly full.
+        full_data_dirs: Gauge, Dirs;
         /// Data directories that cannot be used.
         broken_data_dirs: Gauge, Dirs;
     }
@@ -101,6 +108,8 @@ pub(super) struct DataDir {
     opening: bool,
     /// What served its replicas before; must be gone before their files are opened again.
     former: Vec<Weak<dyn StateMachine>>,
+    /// What was found when its disk was last looked at, and whether it counts as full.
+    pub(super) space: Option<(Space, bool)>,
 }
 
 impl DataDir {
@@ -112,7 +121,13 @@ impl DataDir {
             opened_at: now,
             opening: false,
             former: Vec::new(),
+            space: None,
         }
+    }
+
+    /// Whether its disk has no room for more.
+    pub(super) fn is_full(&self) -> bool {
+        self.space.is_some_and(|(_, full)| full)
     }
 
     /// The log, if it takes anything.
@@ -209,6 +224,16 @@ impl ReplicaStub {
         metrics.error_replicas.set_u64(error + waiting as u64);
         metrics.replica_error_dirs.set_u64(damaged as u64);
         metrics.broken_data_dirs.set_u64(broken as u64);
+    }
+
+    pub(super) fn count_space(&self) {
+        let known: Vec<&Space> =
+            self.dirs.iter().filter_map(|dir| dir.space.as_ref().map(|(space, _)| space)).collect();
+        let sum = |of: fn(&Space) -> u64| known.iter().map(|space| of(space) >> 20).sum();
+        self.metrics.disk_capacity_total_mb.set_u64(sum(|space| space.total));
+        self.metrics.disk_available_total_mb.set_u64(sum(|space| space.available));
+        let full = self.dirs.iter().filter(|dir| dir.is_full()).count();
+        self.metrics.full_data_dirs.set_u64(full as u64);
     }
 
     pub(super) fn count_garbage(&self, swept: Swept) {

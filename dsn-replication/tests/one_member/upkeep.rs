@@ -7,7 +7,9 @@ use dsn_core::disk::Disk;
 use dsn_replication::log::LogOptions;
 use dsn_replication::stub::layout;
 
-use crate::world::{DATA_DIR, PARTITIONS, SECOND, Setting, World};
+use dsn_rpc::error_code::ErrorCode;
+
+use crate::world::{DATA_DIR, PARTITIONS, SECOND, Setting, World, refused};
 
 fn segments(world: &World) -> Vec<String> {
     let dir = Path::new(DATA_DIR).join("replica/log");
@@ -91,4 +93,25 @@ fn a_ballot_outlives_the_log_files_that_had_it() {
     let dir = Path::new(DATA_DIR).join("replica/reps/1.0.texts");
     let (_, init) = layout::load(&world.sim.disk(world.server), &dir).unwrap();
     assert_eq!(init.init_ballot, 4, "and the ballot stands elsewhere");
+}
+
+#[test]
+fn a_disk_that_is_nearly_full_takes_no_writes_and_goes_on_being_read() {
+    let mut world = World::new(4, &Setting::default());
+    world.set(0, "a=1");
+    let disk = world.sim.disk(world.server);
+    let used = {
+        let space = disk.space(Path::new(DATA_DIR)).unwrap();
+        space.total - space.available
+    };
+    disk.set_capacity(used * 100 / 91);
+    world.sim.run_for(11 * SECOND);
+    assert_eq!(refused(world.try_set(0, "a=2", SECOND)), ErrorCode::DiskInsufficient);
+    assert_eq!(world.get(0, "a"), "1");
+    assert!(world.metric("full_data_dirs") == 1, "and it is told");
+    disk.set_capacity(used * 100 / 80);
+    world.sim.run_for(11 * SECOND);
+    world.set(0, "a=3");
+    assert_eq!(world.get(0, "a"), "3");
+    assert!(world.metric("full_data_dirs") == 0);
 }

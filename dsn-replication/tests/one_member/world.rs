@@ -7,7 +7,9 @@ use std::time::Duration;
 use dsn_core::app::{AppError, AppHost, ServiceApp};
 use dsn_core::code::{Code, register};
 use dsn_core::exec::{Addr, Ctx, Resident, WorkerId};
+use dsn_core::metrics::{Filters, ValueSnapshot};
 use dsn_core::sim::{NodeId, NodeSpec, Sim, SimOptions};
+use dsn_core::time::Mono;
 use dsn_replication::codes as rpc;
 use dsn_replication::failure_detector::Timing;
 use dsn_replication::log::LogOptions;
@@ -18,6 +20,7 @@ use dsn_replication::options::{MetaServerOptions, ReplicationOptions};
 use dsn_replication::replica::CoreOptions;
 use dsn_replication::stub::copies::CopyOptions;
 use dsn_replication::stub::garbage::GarbageOptions;
+use dsn_replication::stub::space::SpaceOptions;
 use dsn_replication::stub::{LPC_STUB_EVENT, ReplicaStub, StubOptions};
 use dsn_replication::wire::admin::{
     AppEnvOperation, CreateAppOptions, CreateAppRequest, CreateAppResponse, UpdateAppEnvRequest,
@@ -89,6 +92,7 @@ impl ServiceApp for ServerApp {
             checkpoint_max_interval: Duration::from_secs(600),
             heartbeat: Some(Duration::from_secs(100)),
             garbage: GarbageOptions::default(),
+            space: SpaceOptions::default(),
             copy: CopyOptions::default(),
             link: MetaLinkOptions {
                 metas: vec![meta().into()],
@@ -306,6 +310,18 @@ impl World {
     pub fn lose_power(&mut self) {
         self.sim.power_off(self.server);
         self.sim.start(self.server).unwrap();
+    }
+
+    /// A metric of the server.
+    pub fn metric(&self, name: &str) -> u64 {
+        let node = self.sim.node(self.server).expect("up");
+        let entities = node.metrics().snapshot(Mono::from_nanos(1), &Filters::default());
+        let mut metrics = entities.iter().flat_map(|entity| &entity.metrics);
+        let found = metrics.find(|metric| metric.definition.name == name);
+        match found.map(|metric| &metric.value) {
+            Some(ValueSnapshot::Gauge(value)) => *value as u64,
+            other => panic!("{name}: {other:?}"),
+        }
     }
 
     /// A command at the server.
