@@ -236,3 +236,18 @@ fn a_stopped_secondary_holds_writes_up_for_half_a_second() {
         cluster.sim().resume(server);
     }
 }
+
+#[test]
+fn a_primary_that_died_together_with_the_meta_server_is_found_dead() {
+    let mut cluster = cluster(10, "");
+    let (victim, meta) = (primary(&mut cluster), cluster.meta());
+    cluster.kill_server(victim);
+    cluster.sim().kill(meta);
+    cluster.sim().start(meta).expect("the meta server starts");
+    let replaced = until_replaced(&mut cluster, victim, Duration::from_secs(14));
+    // Three intervals of silence, and a look.
+    assert!(replaced > Duration::from_secs(8), "{replaced:?}");
+    assert_eq!(add(&mut cluster), Ok(2));
+    cluster.start_server(victim);
+    cluster.finish();
+}

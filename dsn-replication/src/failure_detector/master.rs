@@ -33,6 +33,21 @@ pub struct Member {
     pub ended: Option<Mono>,
 }
 
+/// A run of a server's process, and when it was last heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The start time that it told, if it did.
+    pub start_time: Option<i64>,
+    /// When its last beacon arrived.
+    pub heard: Mono,
+}
+
+impl Member {
+    fn run(&self) -> Run {
+        Run { start_time: self.start_time, heard: self.heard }
+    }
+}
+
 /// What a beacon changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
@@ -106,11 +121,16 @@ impl<N: Copy + Ord> Master<N> {
         }
     }
 
+    /// What was last heard of a server, if it is known.
+    pub fn run_of(&self, node: N) -> Option<Run> {
+        self.members.get(&node).map(Member::run)
+    }
+
     /// The process of a run of a server was seen to have ended: it is dead before its grace is over. Whether that was
-    /// news; what is seen of another run than the last one heard of is not.
-    pub fn on_end(&mut self, node: N, start_time: i64, now: Mono) -> bool {
+    /// news: not when something was heard since.
+    pub fn on_end(&mut self, node: N, run: Run, now: Mono) -> bool {
         let Some(member) = self.members.get_mut(&node) else { return false };
-        if member.start_time != Some(start_time) || member.ended.is_some() {
+        if member.run() != run || member.ended.is_some() {
             return false;
         }
         member.ended = Some(now);
@@ -207,18 +227,21 @@ mod tests {
     fn a_run_that_was_seen_to_end_is_dead_at_once_and_stays_so_for_a_grace() {
         let mut master = master();
         master.on_beacon(1, Some(5), at(0));
-        assert!(!master.on_end(1, 4, at(1)), "an earlier run");
-        assert!(!master.on_end(2, 5, at(1)), "a server that nobody knows");
+        let run = master.run_of(1).unwrap();
+        assert_eq!(master.on_beacon(1, Some(5), at(1)), Heard::Same);
+        assert!(!master.on_end(1, run, at(1)), "it was heard of since");
+        assert!(!master.on_end(2, run, at(1)), "a server that nobody knows");
         assert!(master.is_alive(1));
-        assert!(master.on_end(1, 5, at(1)));
-        assert!(!master.on_end(1, 5, at(2)), "told once");
+        let run = Run { start_time: Some(5), heard: at(1) };
+        assert!(master.on_end(1, run, at(1)));
+        assert!(!master.on_end(1, run, at(2)), "told once");
         assert!(!master.is_alive(1));
         assert!(master.may_be_starting(1, at(23)) && !master.may_be_starting(1, at(24)));
         assert_eq!(master.on_beacon(1, Some(5), at(2)), Heard::Ended, "it was under way");
         assert!(!master.is_alive(1));
         assert_eq!(master.on_beacon(1, Some(6), at(3)), Heard::Alive, "the next run");
         assert!(master.is_alive(1) && !master.may_be_starting(1, at(3)));
-        assert!(master.on_end(1, 6, at(4)));
+        assert!(master.on_end(1, master.run_of(1).unwrap(), at(4)));
         assert_eq!(master.on_beacon(1, Some(6), at(26)), Heard::Ended);
         assert_eq!(
             master.on_beacon(1, Some(6), at(27)),

@@ -97,6 +97,7 @@ impl MetaServer {
         });
         ctx.every(me, &LPC_META_CHECK, options.timing.check, |server, ctx| {
             server.with_cluster(ctx, |cluster, ctx| cluster.check_nodes(ctx.clock()));
+            server.look_at_silent(ctx);
         });
         Self {
             me,

@@ -21,7 +21,7 @@ use dsn_rpc::host_port::HostPort;
 use super::envs::EnvRules;
 use super::store::Transaction;
 use crate::failure_detector::Timing;
-use crate::failure_detector::master::{Heard, Master, Stability};
+use crate::failure_detector::master::{Heard, Master, Run, Stability};
 use crate::options::{FunctionLevel, MetaServerOptions, ReplicationOptions, seconds};
 use crate::wire::admin::{
     CreateAppResponse, DropAppResponse, RecallAppResponse, RenameAppResponse, UpdateAppEnvResponse,
@@ -177,9 +177,14 @@ impl Cluster {
         true
     }
 
+    /// What was last heard of a server, if anything ever was.
+    pub fn run_of(&self, node: RpcAddress) -> Option<Run> {
+        self.fd.run_of(node)
+    }
+
     /// The process of a run of a replica server was seen to have ended; see `meta/server/ends.rs`.
-    pub fn on_process_end(&mut self, node: RpcAddress, start_time: i64, now: Mono) {
-        if self.fd.on_end(node, start_time, now) {
+    pub fn on_process_end(&mut self, node: RpcAddress, run: Run, now: Mono) {
+        if self.fd.on_end(node, run, now) {
             tracing::warn!(%node, "the process of a replica server has ended");
             self.forget_reports(node);
             self.cure_all(now);
