@@ -35,6 +35,9 @@ usage: ./run.sh VERB [OPTION...]
   bench-peers [ARG...]    the speed table of docs/performance.md, beside redis-server
   simulate [ARG...]       the deterministic simulation: --seeds N --from S [--group], --scenario FILE, --cuts,
                           --planted; see docs/simulation.md
+  start_kill_test [ARG...]  a cluster of its own whose servers are killed, stopped, damaged and cut off under load, and
+                          what they answer judged: --duration SECONDS, --faults LIST, --seed N, --clients N,
+                          --default-times; ends with one line of result; see docs/operators.md
   test                    everything that continuous integration runs
   build                   build the programs
 TEXT
@@ -281,6 +284,7 @@ case $verb in
   bench) running_onebox; exec "$BIN/pegasus-bench" --meta "$(meta_list)" "$@" ;;
   bench-peers) build; exec "$BIN/pegasus-bench" compare --run-sh "$ROOT/run.sh" "$@" ;;
   simulate) ensure_tools; cd "$ROOT"; simulate "$@" ;;
+  start_kill_test) build; cd "$ROOT"; cargo run --release --locked -q -p cluster-tests --bin kill_test -- "$@" ;;
   build) build ;;
   test) run_tests ;;
   help | -h | --help) usage ;;

@@ -21,7 +21,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Makes the factory of a server's state machines when the server starts; it is told where the server listens.
+/// Makes the factory of a server's state machines when the server starts; it is told where the server is
+/// reached.
 pub type MakeFactory = Box<
     dyn FnOnce(&mut Ctx<'_>, SocketAddr) -> Result<Arc<dyn StateMachineFactory>, AppError> + Send,
 >;
@@ -151,7 +152,7 @@ impl ReplicaAppOptions {
             },
             link: MetaLinkOptions {
                 metas: self.metas.clone(),
-                me: self.listen,
+                me: self.rpc.reached_at(self.listen).map_err(AppError)?,
                 timing,
                 sync_interval: millis(replication.config_sync_interval_ms),
             },
@@ -195,9 +196,9 @@ impl ServiceApp for ReplicaApp {
             return Err(AppError("the replica server was started before".to_owned()));
         };
         let listen = self.options.listen;
-        let factory = make(ctx, listen)?;
         let mut table = ServiceTable::new();
         let options = self.options.stub_options()?;
+        let factory = make(ctx, options.link.me)?;
         let stub = ReplicaStub::new(ctx, factory, options, &mut table);
         let rpc = Rpc::start(ctx, self.options.rpc.clone(), table);
         self.stub = Some(stub);

@@ -2,6 +2,7 @@
 //!
 //! Every queue, buffer and wait of the crate is bounded by one of these or by a named constant beside its use.
 
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use dsn_core::config::Size;
@@ -45,6 +46,25 @@ dsn_core::options! {
         max_calls_while_connecting: u32 = 1024, in 1..=65_536;
         /// Whether the port also answers HTTP.
         enable_http_server: bool = true;
+        /// `IP:PORT` under which other servers and clients reach this server when that is not where it listens:
+        /// behind a proxy or an address translation. Empty: where it listens. Whatever stands in between must never
+        /// refuse connections while the server lives, or `[meta_server] fast_failover_enabled` must be off.
+        advertised_address: String = "";
+    }
+}
+
+impl RpcOptions {
+    /// Where others reach a server that listens on `listen`.
+    ///
+    /// # Errors
+    /// An advertised address that is none, with the text for the operator.
+    pub fn reached_at(&self, listen: SocketAddr) -> Result<SocketAddr, String> {
+        let text = &self.advertised_address;
+        if text.is_empty() {
+            return Ok(listen);
+        }
+        let parsed = text.parse::<SocketAddrV4>().map(SocketAddr::V4);
+        parsed.map_err(|_| format!("[network] advertised_address: {text}: not of the form IP:PORT"))
     }
 }
 
@@ -89,6 +109,24 @@ impl Limits {
             calls: options.max_calls_per_connection as usize,
             calls_connecting: options.max_calls_while_connecting as usize,
             http: options.enable_http_server,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_reached_where_it_listens_unless_it_advertises_another_address() {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 34_801));
+        let mut options = RpcOptions::default();
+        assert_eq!(options.reached_at(listen), Ok(listen));
+        options.advertised_address = "10.0.0.1:9".to_owned();
+        assert_eq!(options.reached_at(listen), Ok(SocketAddr::from(([10, 0, 0, 1], 9))));
+        for bad in ["10.0.0.1", "host:1", "10.0.0.1:70000", "[::1]:1"] {
+            options.advertised_address = bad.to_owned();
+            assert!(options.reached_at(listen).unwrap_err().contains(bad));
         }
     }
 }

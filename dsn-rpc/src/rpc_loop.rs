@@ -5,7 +5,7 @@
 //! At the end of the turn each connection with something to send gets one `writev`.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -102,6 +102,9 @@ impl Rpc {
             .unwrap_or_else(|| vec![WorkerId(0)]);
         let limits = Limits::new(&options, workers);
         let shared = Arc::new(RpcShared::new(limits, table, workers, network, ctx.wall()));
+        if let Ok(advertised) = options.advertised_address.parse::<SocketAddrV4>() {
+            let _ = shared.address.set(RpcAddress::from(advertised));
+        }
         metrics::register(&node, &shared);
         let loops = (0..workers)
             .map(|index| {
@@ -115,7 +118,8 @@ impl Rpc {
     }
 
     /// Listens on `addr` (port 0: any free one) and returns the address. The first address a node listens on is the
-    /// one it puts into its frames. The listening socket belongs to the worker this is called on.
+    /// one it puts into its frames, unless it advertises another one. The listening socket belongs to the worker this
+    /// is called on.
     ///
     /// # Errors
     /// The address is taken or not ours, or descriptors have run out.
@@ -139,7 +143,7 @@ impl Rpc {
         }
     }
 
-    /// The first address listened on.
+    /// The address it puts into its frames: the advertised one, else the first that it listens on.
     #[must_use]
     pub fn address(&self) -> Option<RpcAddress> {
         self.shared.address.get().copied()

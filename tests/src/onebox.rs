@@ -1,6 +1,8 @@
 //! A native cluster of real processes for tests: a server program, one process per instance, loopback only.
 #![expect(clippy::disallowed_methods, reason = "a test harness lives outside the runtime")]
 
+use crate::kill_test::disk::SmallDisk;
+use crate::kill_test::proxy::Proxy;
 use pegasus_client::{ClientOptions, PegasusClient, TableSpec};
 use std::fs;
 use std::io;
@@ -28,6 +30,10 @@ pub struct OneboxOptions {
     pub program: &'static str,
     /// Its configuration, below the repository's folder.
     pub config: &'static str,
+    /// Whether every server is reached through a [`Proxy`] alone, by clients and by other servers.
+    pub proxied: bool,
+    /// Bytes of the disk of the last replica server, which then has one of its own.
+    pub small_disk: Option<u64>,
 }
 
 impl Default for OneboxOptions {
@@ -37,6 +43,8 @@ impl Default for OneboxOptions {
             sets: Vec::new(),
             program: "pegasus-server",
             config: "configs/onebox.toml",
+            proxied: false,
+            small_disk: None,
         }
     }
 }
@@ -53,8 +61,23 @@ impl OneboxOptions {
 struct Instance {
     name: String,
     role: &'static str,
+    /// Where it listens.
     port: u16,
+    /// Where it is reached, if not there.
+    front: Option<u16>,
     child: Option<Child>,
+    disk: Option<SmallDisk>,
+}
+
+impl Instance {
+    fn new(role: &'static str, number: usize) -> Self {
+        let (name, port) = (format!("{role}@{number}"), free_port());
+        Self { name, role, port, front: None, child: None, disk: None }
+    }
+
+    fn reached_at(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.front.unwrap_or(self.port)))
+    }
 }
 
 /// A running cluster; dropped, it is killed and its folder removed (kept when the thread panics).
@@ -63,6 +86,8 @@ pub struct Onebox {
     dir: PathBuf,
     instances: Vec<Instance>,
     options: OneboxOptions,
+    proxy: Option<Proxy>,
+    kept: bool,
 }
 
 /// The folder of the built programs.
@@ -122,21 +147,22 @@ pub fn scratch(name: &str) -> PathBuf {
 impl Onebox {
     /// Starts one meta server and the replica servers and waits until all listen.
     pub fn start(name: &str, options: &OneboxOptions) -> Self {
-        let mut instances = vec![Instance {
-            name: "meta@1".to_owned(),
-            role: "meta",
-            port: free_port(),
-            child: None,
-        }];
-        for index in 1..=options.replicas {
-            instances.push(Instance {
-                name: format!("replica@{index}"),
-                role: "replica",
-                port: free_port(),
-                child: None,
-            });
+        let mut instances = vec![Instance::new("meta", 1)];
+        instances.extend((1..=options.replicas).map(|number| Instance::new("replica", number)));
+        let dir = scratch(name);
+        let proxy = options.proxied.then(|| {
+            let backs: Vec<u16> = instances.iter().map(|instance| instance.port).collect();
+            let proxy = Proxy::start(&backs);
+            for (instance, front) in instances.iter_mut().zip(proxy.fronts()) {
+                instance.front = Some(*front);
+            }
+            proxy
+        });
+        if let (Some(bytes), Some(last)) = (options.small_disk, instances.last_mut()) {
+            let data = dir.join(&last.name).join("data");
+            last.disk = Some(SmallDisk::mount(&data, bytes).expect("a small disk"));
         }
-        let mut onebox = Self { dir: scratch(name), instances, options: options.clone() };
+        let mut onebox = Self { dir, instances, options: options.clone(), proxy, kept: false };
         for index in 0..onebox.instances.len() {
             onebox.start_instance(index);
         }
@@ -167,12 +193,12 @@ impl Onebox {
 
     /// The meta server's address.
     pub fn meta(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.instances[0].port))
+        self.instances[0].reached_at()
     }
 
     /// Address of the n-th replica server, from 1.
     pub fn replica(&self, index: usize) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.instances[index].port))
+        self.instances[index].reached_at()
     }
 
     /// Process id of an instance: 0 is the meta server, then the replica servers.
@@ -191,7 +217,10 @@ impl Onebox {
             let file = fs::OpenOptions::new().create(true).append(true).open(dir.join(suffix))?;
             Ok(Stdio::from(file))
         };
-        let mut command = Command::new(program(self.options.program));
+        let mut command = match &instance.disk {
+            Some(disk) => disk.command(&dir, &program(self.options.program)),
+            None => Command::new(program(self.options.program)),
+        };
         command
             .arg("--config")
             .arg(repository().join(self.options.config))
@@ -206,8 +235,15 @@ impl Onebox {
         for set in &self.options.sets {
             command.args(["--set", set]);
         }
+        if let Some(front) = instance.front {
+            command.args(["--set", &format!("network.advertised_address=127.0.0.1:{front}")]);
+        }
         let begun = Instant::now();
-        instance.child = Some(command.spawn().expect("the server starts"));
+        let child = command.spawn().expect("the server starts");
+        if let Some(proxy) = &self.proxy {
+            proxy.belongs(index, child.id());
+        }
+        instance.child = Some(child);
         let addr = SocketAddr::from(([127, 0, 0, 1], instance.port));
         while TcpStream::connect_timeout(&addr, Duration::from_millis(200)).is_err() {
             let ended = instance.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
@@ -248,6 +284,45 @@ impl Onebox {
         }
     }
 
+    /// Sends a signal, by its name without `SIG`, to an instance that runs.
+    pub fn signal(&self, index: usize, signal: &str) {
+        let Some(pid) = self.pid(index) else { return };
+        let sent = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
+        assert!(sent.expect("kill").success(), "{signal} to {}", self.instances[index].name);
+    }
+
+    /// Name of an instance.
+    pub fn name(&self, index: usize) -> &str {
+        &self.instances[index].name
+    }
+
+    /// Where the data of an instance is.
+    pub fn data(&self, index: usize) -> PathBuf {
+        let instance = &self.instances[index];
+        let data = self.dir.join(&instance.name).join("data");
+        instance.disk.as_ref().map_or(data.clone(), |disk| disk.seen_from_outside(&data))
+    }
+
+    /// The small disk, when there is one.
+    pub fn small_disk(&self) -> Option<&SmallDisk> {
+        self.instances.last()?.disk.as_ref()
+    }
+
+    /// Replica servers.
+    pub fn replicas(&self) -> usize {
+        self.options.replicas
+    }
+
+    /// Keeps the files when it is dropped.
+    pub fn keep(&mut self) {
+        self.kept = true;
+    }
+
+    /// What stands between the servers, when something does.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
+    }
+
     /// What an instance wrote to standard error.
     pub fn stderr(&self, index: usize) -> String {
         let path = self.dir.join(&self.instances[index].name).join("stderr");
@@ -263,7 +338,7 @@ impl Drop for Onebox {
                 let _ = child.wait();
             }
         }
-        if std::thread::panicking() {
+        if self.kept || std::thread::panicking() {
             eprintln!("the cluster's files are kept in {:?}", self.dir);
         } else {
             let _ = fs::remove_dir_all(&self.dir);

@@ -48,15 +48,17 @@ impl UserBox {
     fn start(name: &str, more: &[&str]) -> Self {
         let dir = scratch(name).join("onebox");
         let base = free_port_base();
-        let port_base = base.to_string();
-        assert!(run_sh(&dir, &[&["start_onebox", "--port-base", &port_base], more].concat()));
-        let wrapper = dir.join("run.sh");
-        let run_sh = repository().join("run.sh");
-        let text = format!("#!/bin/sh\nexec {} \"$@\" --dir {}\n", run_sh.display(), dir.display());
+        let wrapper = dir.parent().expect("scratch").join("run.sh");
+        let script = repository().join("run.sh");
+        let text = format!("#!/bin/sh\nexec {} \"$@\" --dir {}\n", script.display(), dir.display());
         std::fs::write(&wrapper, text).expect("wrapper");
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&wrapper, executable).expect("mode");
-        Self { dir, meta: format!("127.0.0.1:{}", base + 1), run_sh: wrapper }
+        let onebox = Self { dir, meta: format!("127.0.0.1:{}", base + 1), run_sh: wrapper };
+        let port_base = base.to_string();
+        let start = [&["start_onebox", "--port-base", &port_base], more].concat();
+        assert!(run_sh(&onebox.dir, &start), "the onebox starts");
+        onebox
     }
 
     /// Runs a script of tests/python against it; gives what it printed.

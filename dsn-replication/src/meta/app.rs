@@ -125,7 +125,7 @@ impl ServiceApp for MetaApp {
             meta: options.meta,
             timing,
             envs: options.envs,
-            this_server: options.listen.to_string(),
+            this_server: options.rpc.reached_at(options.listen).map_err(AppError)?.to_string(),
         };
         let place = ctx.node().find_stage(META_SERVER).map_or(Place::Here, Place::Stage);
         let server = ctx

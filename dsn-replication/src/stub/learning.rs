@@ -2,14 +2,14 @@
 //! checkpoints that others copy.
 
 use super::open::open_learned;
-use super::{LPC_OPEN_REPLICA, ReplicaStub, layout};
+use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, ReplicaStub, layout};
 use crate::group_link::node;
 use crate::host::LPC_REPLICA_EVENT;
 use crate::ids::{Ballot, Decree};
 use crate::learn::learner::{Learned, Learner, Lesson};
 use crate::learn::source::describe;
 use crate::replica::{LearnAnswer, Node};
-use crate::state_machine::PinnedCheckpoint;
+use crate::state_machine::{PinnedCheckpoint, StateMachine};
 use crate::wire::config::{AppInfo, PartitionStatus};
 use crate::wire::replica::{GroupCheckRequest, LearnRequest, LearnResponse, LearnState, LearnType};
 use dsn_core::exec::Ctx;
@@ -17,9 +17,26 @@ use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use dsn_rpc::{Replier, Request};
 use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// Most replicas of a server that ask, copy or wait for their turn to copy; the others are invited again later.
 pub const LEARNERS_MAX: usize = 64;
+
+/// How often it is looked whether a replaced replica is gone before its files are left to the repair, and the pause
+/// between two looks: 10 s in all.
+const LOOKS_MAX: u32 = 500;
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
+/// A replica that takes the place of another one.
+struct Swap {
+    lesson: Lesson,
+    /// What was there.
+    held: Held,
+    /// What comes: the files of a checkpoint up to a decree, or nothing.
+    learned: Option<(PathBuf, Decree)>,
+    former: Weak<dyn StateMachine>,
+}
 
 /// The learner.
 impl ReplicaStub {
@@ -129,20 +146,44 @@ impl ReplicaStub {
 
     /// Closes a replica and opens another in its place, with the files of `learned`, or none; it learns on.
     fn replace(&mut self, ctx: &mut Ctx<'_>, lesson: Lesson, learned: Option<(PathBuf, Decree)>) {
-        let gpid = lesson.gpid;
-        let Some((held, machine)) = self.let_go(ctx, gpid) else { return };
-        let Some(log) = self.dirs[held.data_dir].log.clone() else { return };
-        self.opening.insert(gpid, held.data_dir);
-        let factory = self.factory.clone();
+        let Some((held, machine)) = self.let_go(ctx, lesson.gpid) else { return };
+        self.opening.insert(lesson.gpid, held.data_dir);
+        let former = Arc::downgrade(&machine);
+        let swap = Swap { lesson, held, learned, former };
+        ctx.offload(
+            &LPC_OPEN_REPLICA,
+            move |job| machine.close(job),
+            self.me,
+            move |stub, (), ctx| stub.put_in_place(ctx, swap, 0),
+        );
+    }
+
+    /// Opens the new replica once nobody holds on to the old one, whose files have the same names: a read that is under
+    /// way, a worker that has not looked at the table of replicas since.
+    fn put_in_place(&mut self, ctx: &mut Ctx<'_>, swap: Swap, looks: u32) {
+        let gpid = swap.lesson.gpid;
+        if swap.former.strong_count() > 0 && looks < LOOKS_MAX {
+            ctx.after(self.me, &LPC_STUB_EVENT, LOOK_PAUSE, move |stub, ctx| {
+                stub.put_in_place(ctx, swap, looks + 1);
+            });
+            return;
+        }
+        let Swap { lesson, held, learned, former } = swap;
         let (info, dir, index) = (held.info, held.dir, held.data_dir);
-        let ballot = lesson.ballot;
+        let log = self.dirs[index].log.clone().filter(|_| former.strong_count() == 0);
+        let Some(log) = log else {
+            self.opening.remove(&gpid);
+            let reason =
+                "what was learned cannot take the place of what is still in use".to_owned();
+            return self.wait_for_disk(ctx, gpid, (index, dir), reason, Some(former));
+        };
+        let (factory, ballot, place) = (self.factory.clone(), lesson.ballot, dir.clone());
         ctx.offload(
             &LPC_OPEN_REPLICA,
             move |job| {
-                machine.close(job);
-                drop(machine);
                 let learned = learned.as_ref().map(|(dir, decree)| (dir.as_path(), *decree));
                 open_learned(job, &*factory, &log, &dir, learned, (gpid, &info, ballot))
+                    .map_err(|reason| (reason, job.disk().exists(&dir)))
             },
             self.me,
             move |stub, opened, ctx| {
@@ -152,8 +193,11 @@ impl ReplicaStub {
                         stub.hold(ctx, opened, index);
                         stub.learn(ctx, lesson);
                     }
-                    Err(reason) => {
-                        tracing::error!(%gpid, reason, "what was learned cannot be opened")
+                    Err((reason, is_there)) => {
+                        tracing::error!(%gpid, reason, "what was learned cannot be opened");
+                        if is_there {
+                            stub.wait_for_disk(ctx, gpid, (index, place), reason, None);
+                        }
                     }
                 }
             },

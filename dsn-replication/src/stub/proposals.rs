@@ -4,7 +4,7 @@
 //! hears that it is. A primary's own changes ([`ReplicaStub::request_change`]) take the same way.
 
 use super::open::create_new;
-use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, ReplicaStub};
+use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, ReplicaStub, layout};
 use crate::group_link::{node, wire};
 use crate::host::{LPC_REPLICA_EVENT, ReplicaHost};
 use crate::ids::Ballot;
@@ -148,7 +148,13 @@ impl ReplicaStub {
         self.opening.insert(gpid, index);
         ctx.offload(
             &LPC_OPEN_REPLICA,
-            move |job| create_new(job, &*factory, &path, &log, (gpid, &info, ballot.0)),
+            move |job| {
+                let dir = layout::replica_dir(&path, gpid, factory.app_type());
+                create_new(job, &*factory, &path, &log, (gpid, &info, ballot.0)).map_err(|reason| {
+                    let is_there = job.disk().exists(&dir);
+                    (reason, is_there.then_some(dir))
+                })
+            },
             self.me,
             move |stub, opened, ctx| {
                 stub.opening.remove(&gpid);
@@ -157,7 +163,12 @@ impl ReplicaStub {
                         stub.hold(ctx, opened, index);
                         then(stub, ctx);
                     }
-                    Err(reason) => tracing::error!(%gpid, reason, "a new replica cannot be made"),
+                    Err((reason, left)) => {
+                        tracing::error!(%gpid, reason, "a new replica cannot be made");
+                        if let Some(dir) = left {
+                            stub.wait_for_disk(ctx, gpid, (index, dir), reason, None);
+                        }
+                    }
                 }
             },
         );

@@ -354,6 +354,20 @@ impl ReplicaStub {
         self.sync_now(ctx);
     }
 
+    /// A replica's directory is there and could not be opened: it is tried again, when `former` is gone.
+    pub(super) fn wait_for_disk(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        gpid: Gpid,
+        (data_dir, dir): (usize, PathBuf),
+        reason: String,
+        former: Option<Weak<dyn StateMachine>>,
+    ) {
+        let pause = Some(Pause::first(ctx.clock()));
+        let unserved = Unserved { data_dir, dir, reason, pause, former };
+        self.board.unserved.lock().insert(gpid, unserved);
+    }
+
     fn take_out(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid, reason: String, damaged: bool) {
         let Some((held, machine)) = self.let_go(ctx, gpid) else { return };
         let Held { dir, data_dir, .. } = held;
