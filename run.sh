@@ -33,6 +33,8 @@ usage: ./run.sh VERB [OPTION...]
   shell [ARG...]          pegasus-shell, interactive or one command
   bench [ARG...]          pegasus-bench against the onebox
   bench-peers [ARG...]    the speed table of docs/performance.md, beside redis-server
+  figures [NAME]          the other figures of that page: group_sync, failover, failover_by_lease, learning,
+                          restart, idle
   simulate [ARG...]       the deterministic simulation: --seeds N --from S [--group], --scenario FILE, --cuts,
                           --planted; see docs/simulation.md
   start_kill_test [ARG...]  a cluster of its own whose servers are killed, stopped, damaged and cut off under load, and
@@ -253,6 +255,12 @@ run_tests() {
   simulate --planted
 }
 
+# Measurements that are no tests: each takes minutes.
+figures() {
+  cargo build --release --locked --workspace --bins
+  cargo run --release --locked -q -p cluster-tests --bin figures -- "$@"
+}
+
 # The bugs planted on purpose are in no other build: the project's own crates are compiled once more, nothing else is.
 simulate() {
   local features=()
@@ -283,6 +291,7 @@ case $verb in
   shell) running_onebox; exec "$BIN/pegasus-shell" --meta "$(meta_list)" "$@" ;;
   bench) running_onebox; exec "$BIN/pegasus-bench" --meta "$(meta_list)" "$@" ;;
   bench-peers) build; exec "$BIN/pegasus-bench" compare --run-sh "$ROOT/run.sh" "$@" ;;
+  figures) ensure_tools; cd "$ROOT"; figures "$@" ;;
   simulate) ensure_tools; cd "$ROOT"; simulate "$@" ;;
   start_kill_test) build; cd "$ROOT"; cargo run --release --locked -q -p cluster-tests --bin kill_test -- "$@" ;;
   build) build ;;

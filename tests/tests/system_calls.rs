@@ -13,14 +13,21 @@ const REQUESTS: u64 = 4000;
 /// Calls per request beyond those that it must make: timers, beacons, the looks at the counts.
 const SLACK: f64 = 0.15;
 
+/// Members of a group.
+const SERVERS: usize = 3;
+/// Most calls of all servers for one write to a group: 10 of the primary if nothing comes together, 4 of each other
+/// member, and timers.
+const GROUP_CALLS_MAX: f64 = 18.5;
+
 /// Calls so far: polls, reads of sockets, writes to sockets, other reads, other writes.
 #[derive(Debug, Clone, Copy)]
 struct Calls([u64; 5]);
 
 impl Calls {
-    fn of(onebox: &Onebox) -> Self {
-        let metrics = http_get(onebox.replica(1), "/metrics?types=server");
-        let io = std::fs::read_to_string(format!("/proc/{}/io", onebox.pid(1).expect("it runs")));
+    fn of(onebox: &Onebox, server: usize) -> Self {
+        let metrics = http_get(onebox.replica(server), "/metrics?types=server");
+        let pid = onebox.pid(server).expect("it runs");
+        let io = std::fs::read_to_string(format!("/proc/{pid}/io"));
         let io = io.expect("the system counts");
         let line = |name: &str| {
             let found = io.lines().find_map(|line| line.strip_prefix(name));
@@ -76,16 +83,41 @@ fn a_request_makes_no_more_system_calls_than_it_must() {
     let key = |n: u64| format!("key{n}").into_bytes();
     table.set(&key(0), b"s", "warm").expect("a write");
 
-    let before = Calls::of(&onebox);
+    let before = Calls::of(&onebox, 1);
     for n in 0..REQUESTS {
         table.set(&key(n), b"s", "value").expect("a write");
     }
-    let between = Calls::of(&onebox);
+    let between = Calls::of(&onebox, 1);
     for n in 0..REQUESTS {
         assert!(table.get(&key(n), b"s").expect("a read").is_some(), "key{n}");
     }
-    let after = Calls::of(&onebox);
+    let after = Calls::of(&onebox, 1);
     // One poll, one read, one answer; a set appends to the log once.
     assert_calls("set", before.per_request(between), [1.0, 1.0, 1.0, 0.0, 1.0]);
     assert_calls("get", between.per_request(after), [1.0, 1.0, 1.0, 0.0, 0.0]);
+}
+
+#[test]
+fn a_write_to_a_group_makes_no_more_system_calls_than_it_must() {
+    let sets = vec!["runtime.workers=1".to_owned()];
+    let options = OneboxOptions { replicas: SERVERS, sets, ..OneboxOptions::default() };
+    let onebox = Onebox::start("group-calls", &options);
+    let client = onebox.with_table(SERVERS as i32);
+    let table = client.table("temp");
+    let key = |n: u64| format!("key{n}").into_bytes();
+    (0..100).for_each(|n| table.set(&key(n), b"s", "warm").expect("a write"));
+
+    let calls = || (1..=SERVERS).map(|server| Calls::of(&onebox, server)).collect::<Vec<_>>();
+    let before = calls();
+    for n in 0..REQUESTS {
+        table.set(&key(n), b"s", "value").expect("a write");
+    }
+    let after = calls();
+    let each = before.into_iter().zip(after).map(|(before, after)| before.per_request(after));
+    let sum: f64 = each.inspect(|calls| println!("{calls:.3?}")).flatten().sum();
+    println!("a set of three copies: {sum:.2} calls in all");
+    // The primary: polls, reads and writes for the client and both members, and its log. Each member: poll, read, log,
+    // write.
+    assert!(sum <= GROUP_CALLS_MAX, "{sum:.2} system calls per set");
+    assert!(sum >= 14.0, "only {sum:.2} system calls per set: not counted?");
 }

@@ -1,13 +1,45 @@
 //! Committed mutations reach the state machine, and their clients an answer.
 
-use super::{LPC_REPLICA_APPLY, ReplicaHost};
-use crate::replica::{LocalError, Run};
+use super::{LPC_REPLICA_APPLY, LPC_REPLICA_GATHER, ReplicaHost};
+use crate::replica::{LocalError, Role, Run};
 use crate::state_machine::{AppError, ApplyError, ApplyMode, Replies, ReplyView};
 use dsn_core::exec::Ctx;
 use dsn_rpc::error_code::ErrorCode;
+use std::time::Duration;
+
+/// A secondary applies what is committed when there is so much of it: mutations ...
+const GATHER_MUTATIONS: usize = 512;
+/// ... bytes of them ...
+const GATHER_BYTES: usize = 1 << 20;
+/// ... or after this time. A new primary has no more than that to catch up with.
+const GATHER_TIME: Duration = Duration::from_millis(100);
 
 impl ReplicaHost {
     pub(super) fn apply_committed(&mut self, ctx: &mut Ctx<'_>) {
+        if !self.gathers(ctx) {
+            self.apply_now(ctx);
+        }
+    }
+
+    /// Whether what is committed may wait for more. Nobody reads from a secondary, and a long run costs an engine
+    /// much less than many short ones.
+    fn gathers(&mut self, ctx: &mut Ctx<'_>) -> bool {
+        let waiting = self.core.committed().since(self.core.applied());
+        let few = waiting < GATHER_MUTATIONS && self.gathered < GATHER_BYTES;
+        if waiting == 0 || !few || !matches!(self.core.role(), Role::Secondary(_)) {
+            return false;
+        }
+        if !std::mem::replace(&mut self.gathering, true) {
+            ctx.after(self.me, &LPC_REPLICA_GATHER, GATHER_TIME, |host, ctx| {
+                host.gathering = false;
+                host.apply_now(ctx);
+            });
+        }
+        true
+    }
+
+    fn apply_now(&mut self, ctx: &mut Ctx<'_>) {
+        self.gathered = 0;
         while let Some(run) = self.core.next_run() {
             // Nobody waits for what another replica leads.
             self.replies.clear(self.core.role().is_primary());

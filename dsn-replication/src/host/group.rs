@@ -9,6 +9,7 @@ use crate::log::LogBatch;
 use crate::replica::{Ack, Change, Effect, LearnAnswer, LogNeed, Node, Prepare, Verdict};
 use crate::wire::config::{ConfigType, PartitionStatus, ReplicaConfiguration};
 use crate::wire::replica::GroupCheckRequest;
+use bytes::Bytes;
 use dsn_core::exec::Ctx;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::send_oneway;
@@ -20,6 +21,7 @@ const READ_BYTES: usize = 1 << 20;
 impl ReplicaHost {
     /// A primary has sent something. It is taken at the end of the turn, with whatever else came by then.
     pub fn on_prepare(&mut self, ctx: &mut Ctx<'_>, from: Node, prepare: Prepare) {
+        self.gathered += prepare.bodies.iter().map(Bytes::len).sum::<usize>();
         self.prepares.push((from, prepare));
         self.mark(ctx);
     }

@@ -40,6 +40,8 @@ dsn_core::task_codes! {
     pub CODES;
     /// Committed mutations are applied on a blocking thread.
     pub LPC_REPLICA_APPLY: Blocking, High, "THREAD_POOL_LOCAL_APP";
+    /// A secondary has gathered committed mutations for long enough.
+    pub LPC_REPLICA_GATHER: Compute, High, "THREAD_POOL_REPLICATION";
     /// A checkpoint is made.
     pub LPC_REPLICA_CHECKPOINT: Blocking, Common, "THREAD_POOL_REPLICATION_LONG";
     /// New settings are carried out where that may take a while.
@@ -145,6 +147,10 @@ pub struct ReplicaHost {
     throttled: usize,
     repliers: Slab<Replier>,
     replies: Replies,
+    /// Bytes of mutations taken since something was applied last.
+    gathered: usize,
+    /// The time after which they are applied runs.
+    gathering: bool,
     marked: bool,
     checkpointing: bool,
     /// One with a flush is wanted as soon as that has ended.
@@ -234,6 +240,8 @@ impl ReplicaHost {
             throttled: 0,
             repliers: Slab::new(),
             replies: Replies::new(true),
+            gathered: 0,
+            gathering: false,
             marked: false,
             checkpointing: false,
             flush_wanted: false,

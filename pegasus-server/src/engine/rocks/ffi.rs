@@ -1,7 +1,8 @@
 //! The only unsafe code of this crate: what RocksDB's C interface offers and its safe wrapper does not.
 //!
-//! Three things, each a few lines: an iterator that keeps its database open, the number of a column
-//! family, and a computed replacement value in a compaction filter.
+//! Four things, each a few lines: an iterator that keeps its database open, the number of a column
+//! family, a computed replacement value in a compaction filter, and the settings of the heap that RocksDB
+//! and this crate share.
 
 #![expect(unsafe_code, reason = "the safe wrapper lacks these; each block states why it is sound")]
 
@@ -55,6 +56,15 @@ impl OwnedIter {
         self.iter.prev();
     }
 }
+
+/// Settings of jemalloc, which looks for this name when it starts. Memory comes in huge pages where the system has
+/// them: looking for a record's place in memtables touches a page at every step, and of small ones the processor
+/// knows too few. Memory that is free for a moment is kept for a minute, so that the next memtable gets whole pages.
+// SAFETY: jemalloc declares a `const char *` of this name and reads it as a string; this is a pointer to one that
+// ends with a zero and lives as long as the process.
+#[used]
+#[unsafe(export_name = "malloc_conf")]
+pub static HEAP_SETTINGS: &[u8; 32] = b"thp:always,dirty_decay_ms:60000\0";
 
 /// The number under which a write batch addresses a column family.
 pub fn family_id(family: &impl AsColumnFamilyRef) -> u32 {
