@@ -120,6 +120,14 @@ impl ReadGate {
         Ballot((self.word.load(Ordering::Acquire) >> 16) as i64)
     }
 
+    /// Whether the last word of the owner and the lease allow reads of a primary at `now`.
+    #[inline]
+    pub fn serves(&self, now: Mono) -> bool {
+        let word = self.word.load(Ordering::Acquire);
+        word & (READY | 0xff) == READY | number(PartitionStatus::Primary)
+            && (self.lease.holds(now) || planted::has("read_without_lease"))
+    }
+
     /// Owner: what the table says about reads.
     pub fn obey(&self, table: &TableRules) {
         self.set_partition_version(table.partition_version);
@@ -229,13 +237,10 @@ impl ReadGate {
         if planted::has("read_without_gate") {
             return Ok(());
         }
-        let word = self.word.load(Ordering::Acquire);
-        let status = word & 0xff;
-        if is_backup && status == number(PartitionStatus::Secondary) {
+        if is_backup && self.status() == PartitionStatus::Secondary {
             return Ok(());
         }
-        if status != number(PartitionStatus::Primary) || word & READY == 0 || !self.lease.holds(now)
-        {
+        if !self.serves(now) {
             return Err(ErrorCode::InvalidState);
         }
         Ok(())

@@ -67,6 +67,12 @@ pub trait ReplicaServer: Send + Sync + 'static {
     fn on_gc(&self, ctx: &mut Ctx<'_>, gpid: Gpid);
     /// The lease is lost: nothing may be served.
     fn on_disconnected(&self, ctx: &mut Ctx<'_>);
+
+    /// Whether every replica has taken notice of the last [`on_disconnected`](Self::on_disconnected). No new lease
+    /// begins before: it must not let a primary of the old one serve on.
+    fn is_settled(&self) -> bool {
+        true
+    }
 }
 
 /// Where the meta servers are, and how often to speak to them.
@@ -249,6 +255,10 @@ impl MetaLink {
 
     fn on_ack(&mut self, ctx: &mut Ctx<'_>, id: BeaconId, ack: &BeaconAck) {
         let now = ctx.clock();
+        if !self.fd.is_connected() && !self.server.is_settled() {
+            self.fd.on_failure(now, id);
+            return self.arm_beacon(ctx);
+        }
         let leader = ack.primary_node.socket_addr();
         let leader = leader.map(|leader| HostPort::from(SocketAddr::from(leader)));
         let (is_master, allowed) = (ack.is_master, ack.allowed);

@@ -7,10 +7,10 @@ use crate::gate::ReadGate;
 use dsn_core::exec::{Addr, Ctx, Resident};
 use dsn_core::hash::DetHashMap;
 use dsn_rpc::gpid::Gpid;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 /// Where a replica is.
 pub struct Placed<H> {
@@ -100,6 +100,12 @@ impl<H: Resident> Placement<H> {
         all
     }
 
+    /// Does `f` with every replica, in no particular order.
+    fn for_each(shared: &Shared<H>, mut f: impl FnMut(Gpid, &Placed<H>)) {
+        let map = shared.map.read().clone();
+        map.iter().for_each(|(gpid, placed)| f(*gpid, placed));
+    }
+
     /// Looks a replica up, through this worker's copy.
     #[inline]
     pub fn get(&self, ctx: &mut Ctx<'_>, gpid: Gpid) -> Option<Placed<H>> {
@@ -111,5 +117,41 @@ impl<H: Resident> Placement<H> {
             seen.map = Some(self.shared.map.read().clone());
         }
         seen.map.as_ref()?.get(&gpid).cloned()
+    }
+}
+
+/// A look at a server's replicas from outside, for whoever watches a simulation. Holds on to nothing: there is nothing
+/// to see before the server has started or after its end. Clones show the same.
+pub struct Watch<H>(Arc<Mutex<Weak<Shared<H>>>>);
+
+impl<H> Clone for Watch<H> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<H> Default for Watch<H> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<H> fmt::Debug for Watch<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watch").field(&self.0.lock().strong_count()).finish()
+    }
+}
+
+impl<H: Resident> Watch<H> {
+    /// Shows these replicas from now on.
+    pub fn show(&self, placement: &Placement<H>) {
+        *self.0.lock() = Arc::downgrade(&placement.shared);
+    }
+
+    /// Does `f` with every replica, in no particular order.
+    pub fn for_each(&self, f: impl FnMut(Gpid, &Placed<H>)) {
+        if let Some(shared) = self.0.lock().upgrade() {
+            Placement::for_each(&shared, f);
+        }
     }
 }

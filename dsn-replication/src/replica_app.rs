@@ -1,9 +1,11 @@
 //! The role `replica`: the stub over state machines of one kind, on one port.
 
 use crate::failure_detector::Timing;
+use crate::host::ReplicaHost;
 use crate::log::{Durability, LogOptions};
 use crate::meta_link::MetaLinkOptions;
 use crate::options::{LogDurability, MetaServerOptions, NfsOptions, ReplicationOptions};
+use crate::placement::Watch;
 use crate::replica::{CoreOptions, GroupOptions};
 use crate::state_machine::StateMachineFactory;
 use crate::stub::copies::CopyOptions;
@@ -166,6 +168,7 @@ pub struct ReplicaApp {
     make: Option<MakeFactory>,
     stub: Option<Addr<ReplicaStub>>,
     rpc: Option<Rpc>,
+    watch: Watch<ReplicaHost>,
 }
 
 impl fmt::Debug for ReplicaApp {
@@ -186,7 +189,13 @@ pub fn replica_app(instance: &AppInstance, make: MakeFactory) -> Result<AppFacto
 impl ReplicaApp {
     /// A replica server that has not been started.
     pub fn new(options: ReplicaAppOptions, make: MakeFactory) -> Self {
-        Self { options, make: Some(make), stub: None, rpc: None }
+        Self { options, make: Some(make), stub: None, rpc: None, watch: Watch::default() }
+    }
+
+    /// Lets `watch` see its replicas.
+    #[must_use]
+    pub fn watched_by(self, watch: Watch<ReplicaHost>) -> Self {
+        Self { watch, ..self }
     }
 }
 
@@ -201,6 +210,8 @@ impl ServiceApp for ReplicaApp {
         let factory = make(ctx, options.link.me)?;
         let stub = ReplicaStub::new(ctx, factory, options, &mut table);
         let rpc = Rpc::start(ctx, self.options.rpc.clone(), table);
+        let watch = self.watch.clone();
+        let _ = ctx.with(stub, move |stub, _| watch.show(stub.placement()));
         self.stub = Some(stub);
         self.rpc = Some(rpc.clone());
         // The port opens when everything can be served.

@@ -15,6 +15,7 @@ use crate::log;
 use crate::node::{CodeOverride, Node, NodeParts};
 use crate::rng::Rng;
 use crate::stage::StagePlan;
+use crate::time::Mono;
 use slab::Slab;
 use std::fmt;
 use std::net::IpAddr;
@@ -222,6 +223,12 @@ impl Sim {
     /// What a node is doing.
     pub fn state(&self, id: NodeId) -> NodeState {
         self.world.borrow().nodes[id.index()].state
+    }
+
+    /// What a node's monotonic clock shows.
+    pub fn mono(&self, id: NodeId) -> Mono {
+        let world = self.world.borrow();
+        world.nodes[id.index()].clock.mono(world.now)
     }
 
     /// Whether a node's process runs or is paused.

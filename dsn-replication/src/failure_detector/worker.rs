@@ -109,7 +109,8 @@ impl<N: Clone + PartialEq> Worker<N> {
             self.turn_to(ack.leader, now);
             return Link::Same;
         }
-        if !ack.allowed {
+        // A lease that has run out begins anew only after [`Self::check`] has said so.
+        if !ack.allowed || self.connected && !self.lease.holds(now) {
             return Link::Same;
         }
         self.lease.extend(sent + self.timing.lease);
@@ -190,6 +191,20 @@ mod tests {
         let (id, _) = worker.beacon(at(0)).unwrap();
         assert_eq!(worker.on_ack(at(19_000), id, MASTER), Link::Same);
         assert!(!worker.is_connected());
+    }
+
+    /// A process that slept through its lease may hear from the meta server before it looks at its lease.
+    #[test]
+    fn a_lease_that_has_run_out_is_not_prolonged() {
+        let mut worker = worker(&["a"]);
+        let (id, _) = worker.beacon(at(0)).unwrap();
+        assert_eq!(worker.on_ack(at(10), id, MASTER), Link::Connected);
+        let (id, _) = worker.beacon(at(30_000)).unwrap();
+        assert_eq!(worker.on_ack(at(30_010), id, MASTER.clone()), Link::Same);
+        assert!(!worker.lease().holds(at(30_010)), "who led under the old lease must stop first");
+        assert_eq!(worker.check(at(30_020)), Link::Disconnected);
+        let (id, _) = worker.beacon(at(33_000)).unwrap();
+        assert_eq!(worker.on_ack(at(33_010), id, MASTER), Link::Connected);
     }
 
     #[test]

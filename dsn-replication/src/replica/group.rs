@@ -8,6 +8,7 @@ use super::patience::Patience;
 use super::{Change, Node};
 use crate::ids::{Ballot, Decree};
 use crate::wire::config::ConfigType;
+use dsn_core::planted;
 use dsn_core::time::Mono;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -138,7 +139,11 @@ impl Peer {
 
     /// Whether nothing may be committed without it.
     pub(super) fn gates(&self) -> bool {
-        matches!(self.kind, Kind::Member | Kind::Learner { gating: true, .. })
+        let gating = !planted::has("candidate_not_waited_for");
+        match self.kind {
+            Kind::Member => !(self.failed && planted::has("evicted_before_the_answer")),
+            Kind::Learner { gating: asked, .. } => asked && gating,
+        }
     }
 
     pub(super) fn attempt(&self) -> i64 {

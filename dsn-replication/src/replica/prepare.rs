@@ -10,6 +10,7 @@ use super::{Entry, Node, Replica};
 use crate::ids::{Ballot, Decree};
 use crate::log::LogBatch;
 use crate::mutation::{Mutation, decode_body};
+use dsn_core::planted;
 
 /// Most mutations that a member takes and has not applied; the primary sends the rest again later.
 pub const BACKLOG_MAX: usize = 4096;
@@ -43,7 +44,8 @@ impl Replica {
             && verdict == Verdict::Taken
         {
             // Mutations are acknowledged when they are logged.
-            follow.owes |= prepare.bodies.is_empty() || follow.taken <= self.logged;
+            let early = planted::has("member_acks_before_log");
+            follow.owes |= prepare.bodies.is_empty() || follow.taken <= self.logged || early;
             return given_up;
         }
         let ack = self.ack(verdict, prepare.attempt, prepare.seq);
@@ -53,7 +55,7 @@ impl Replica {
 
     /// Whether a prepare concerns this replica; whether it must adopt ballot or primary first.
     fn admit_prepare(&self, from: Node, prepare: &Prepare) -> Result<bool, Verdict> {
-        if prepare.ballot < self.ballot {
+        if prepare.ballot < self.ballot && !planted::has("ballot_ignored") {
             return Err(Verdict::Outdated);
         }
         let same_ballot = prepare.ballot == self.ballot;
@@ -125,7 +127,11 @@ impl Replica {
         let follow = Follow { primary: from, attempt, taken: Decree::ZERO, seq: 0, owes: false };
         // What came from this very primary stays. (It also keeps the log's word good: a record that is on its way there
         // must not be taken for a later one of the same ballot and decree.)
-        let mine = if ballot == self.ballot { self.find_taken() } else { self.committed };
+        let mine = match ballot == self.ballot {
+            true => self.find_taken(),
+            false if planted::has("learner_keeps_undecided") => self.prepared,
+            false => self.committed,
+        };
         let keep = mine.max(self.decided.min(self.prepared));
         self.follow(ballot, keep, follow, log);
         Ok(given_up)
@@ -230,7 +236,9 @@ impl Replica {
     }
 
     fn ack(&self, verdict: Verdict, attempt: i64, seq: u64) -> Ack {
-        let logged = if verdict == Verdict::Gap { self.taken_so_far() } else { self.logged };
+        let early = planted::has("member_acks_before_log");
+        let logged =
+            if verdict == Verdict::Gap || early { self.taken_so_far() } else { self.logged };
         Ack {
             gpid: self.gpid,
             ballot: self.ballot,

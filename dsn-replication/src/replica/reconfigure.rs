@@ -10,6 +10,7 @@ use super::state::Role;
 use super::{Node, Replica};
 use crate::ids::{Ballot, Decree};
 use crate::wire::config::ConfigType;
+use dsn_core::planted;
 use dsn_core::time::Mono;
 
 /// A change of a group.
@@ -32,8 +33,11 @@ pub struct Change {
 pub enum LearnAnswer {
     /// What it lacks is on its way.
     Stream,
-    /// It must begin with a checkpoint.
-    Checkpoint,
+    /// It must begin with a checkpoint; with a new one if the log does not go on after the last.
+    Checkpoint {
+        /// Whether the log was found to lack what follows the checkpoint that the learner had.
+        fresh: bool,
+    },
     /// It is not a learner of this primary, or of another attempt.
     Unknown,
 }
@@ -94,8 +98,7 @@ impl Replica {
         if position > prepared || !told {
             *progress = Progress::Copying { from: Decree::NONE };
             // What follows the checkpoint is in the log.
-            *log_lacks = false;
-            return LearnAnswer::Checkpoint;
+            return LearnAnswer::Checkpoint { fresh: std::mem::take(log_lacks) };
         }
         if !matches!(progress, Progress::Streaming { .. }) {
             *progress = Progress::Streaming { reading: false };
@@ -163,7 +166,8 @@ impl Replica {
                 else {
                     return None;
                 };
-                let ready = peer.acked >= decided && peer.next > prepared && !peer.failed;
+                let caught_up = peer.acked >= decided && peer.next > prepared;
+                let ready = (caught_up || planted::has("learner_promoted_early")) && !peer.failed;
                 (ready && !*gating).then(|| {
                     *gating = true;
                     peer.progress_at = now;

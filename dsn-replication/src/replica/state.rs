@@ -21,6 +21,7 @@ use crate::log::{LogBatch, RecordKey, RecordKind};
 use crate::mutation::Ticket;
 use crate::state_machine::AppError;
 use crate::wire::config::PartitionStatus;
+use dsn_core::planted;
 
 /// Why a replica left its group by itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -132,6 +133,10 @@ impl Replica {
         if ballot <= self.ballot || matches!(self.role, Role::Failed(_)) {
             return Err(OldBallot(ballot));
         }
+        if planted::has("reconciliation_forgotten") {
+            self.cut(self.committed);
+            self.prepared = self.committed;
+        }
         let former = match std::mem::replace(&mut self.role, Role::Inactive) {
             Role::Primary(lead) => Some(lead),
             _ => None,
@@ -144,6 +149,7 @@ impl Replica {
             if entry.mutation.decree > self.committed {
                 entry.mutation.ballot = ballot;
                 entry.mutation.last_committed = self.committed;
+                entry.mutation.timestamp_us += u64::from(planted::has("timestamp_changed"));
                 entry.body = None;
                 entry.write(alone, log);
             }
@@ -159,7 +165,10 @@ impl Replica {
         mut follow: Follow,
         log: &mut LogBatch,
     ) {
-        let keep = keep.max(self.committed);
+        let keep = match planted::has("tail_not_truncated") {
+            true => self.prepared,
+            false => keep.max(self.committed),
+        };
         self.cut(keep);
         if ballot > self.ballot || keep < self.prepared {
             self.enter(ballot, keep, log);
@@ -198,6 +207,9 @@ impl Replica {
         if ballot > self.ballot {
             // Nothing that was logged under a former ballot counts under this one, unless it is decided.
             (self.ballot, self.logged) = (ballot, self.committed);
+        }
+        if planted::has("ballot_not_logged") {
+            return;
         }
         let kind = RecordKind::Truncate;
         log.truncate(RecordKey { gpid: self.gpid, ballot: self.ballot, decree: last.next(), kind });

@@ -9,7 +9,7 @@ use crate::ids::{Ballot, Decree};
 use crate::learn::learner::{Learned, Learner, Lesson};
 use crate::learn::source::describe;
 use crate::replica::{LearnAnswer, Node};
-use crate::state_machine::{PinnedCheckpoint, StateMachine};
+use crate::state_machine::{CheckpointKind, PinnedCheckpoint, StateMachine};
 use crate::wire::config::{AppInfo, PartitionStatus};
 use crate::wire::replica::{GroupCheckRequest, LearnRequest, LearnResponse, LearnState, LearnType};
 use dsn_core::exec::Ctx;
@@ -232,19 +232,21 @@ impl ReplicaStub {
                     answer.err = ErrorCode::ObjectNotFound;
                     replier.reply(ctx, &answer);
                 }
-                LearnAnswer::Checkpoint => board.with(ctx, move |stub, ctx| {
-                    stub.offer_checkpoint(ctx, ask.pid, learner, ask.signature, replier);
+                LearnAnswer::Checkpoint { fresh } => board.with(ctx, move |stub, ctx| {
+                    stub.offer_checkpoint(ctx, ask.pid, (learner, ask.signature), fresh, replier);
                 }),
             }
         });
     }
 
+    /// Describes a checkpoint that is kept for a learner: the newest, or one that is made for it because the log does
+    /// not go on after the newest (`fresh`).
     fn offer_checkpoint(
         &mut self,
         ctx: &mut Ctx<'_>,
         gpid: Gpid,
-        learner: Node,
-        attempt: i64,
+        (learner, attempt): (Node, i64),
+        fresh: bool,
         replier: Replier,
     ) {
         let Some(placed) = self.board.placement.get(ctx, gpid) else {
@@ -256,7 +258,7 @@ impl ReplicaStub {
         let Some(log) = self.dirs[held.data_dir].log.clone() else {
             return replier.error(ctx, ErrorCode::ObjectNotFound);
         };
-        let pinned = self.source.pinned((gpid, learner), attempt).cloned();
+        let pinned = self.source.pinned((gpid, learner), attempt).filter(|_| !fresh).cloned();
         ctx.offload(
             &LPC_OPEN_REPLICA,
             move |job| -> Result<(PinnedCheckpoint, LearnState), String> {
@@ -264,6 +266,10 @@ impl ReplicaStub {
                     Some(pinned) => pinned,
                     None => {
                         let machine = placed.gate.machine();
+                        if fresh {
+                            let made = machine.checkpoint(job, CheckpointKind::Flush);
+                            made.map_err(|error| error.to_string())?;
+                        }
                         let pinned =
                             machine.pin_checkpoint(job).map_err(|error| error.to_string())?;
                         // What comes after it must still be there when it is copied.

@@ -50,6 +50,7 @@ use space::SpaceOptions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -105,6 +106,25 @@ struct Board {
     stub: OnceLock<Addr<ReplicaStub>>,
     app_type: String,
     unserved: UnservedMap,
+    /// Replicas that have yet to hear that the lease is lost.
+    unaware: Arc<AtomicUsize>,
+}
+
+/// A replica has yet to take notice; until this is dropped, which happens to what a closed resident is sent as well.
+struct Unaware(Arc<AtomicUsize>);
+
+impl Unaware {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Unaware {
+    fn drop(&mut self) {
+        // Whoever sees the count sees the closed gate.
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Board {
@@ -148,10 +168,16 @@ impl ReplicaServer for Board {
 
     fn on_disconnected(&self, ctx: &mut Ctx<'_>) {
         for (_, placed) in self.placement.all() {
-            ctx.post(placed.host, &LPC_REPLICA_EVENT, |host, ctx| {
+            let unaware = Unaware::new(&self.unaware);
+            ctx.post(placed.host, &LPC_REPLICA_EVENT, move |host, ctx| {
                 host.become_inactive(ctx, Ballot::ZERO);
+                drop(unaware);
             });
         }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.unaware.load(Ordering::Acquire) == 0
     }
 }
 
@@ -232,8 +258,14 @@ impl ReplicaStub {
         let metrics = StubMetrics::new(ctx.node().metrics(), "server", []);
         let codes = Arc::new(CodeTable::new(factory.codes()));
         group_link::register(table, &placement, options.link.me);
-        let board = Arc::new(Board { placement, stub: OnceLock::new(), app_type, unserved });
         let copies = Copies::new(&options.copy, options.data_dirs.len());
+        let board = Arc::new(Board {
+            placement,
+            stub: OnceLock::new(),
+            app_type,
+            unserved,
+            unaware: Arc::default(),
+        });
         let stub = ctx.spawn_here(|_, me| Self {
             me,
             factory,
@@ -260,6 +292,11 @@ impl ReplicaStub {
         table.on_resident(&RPC_LEARN, stub, Self::on_learn);
         table.on_resident(&RPC_NFS_COPY, stub, Self::on_copy);
         stub
+    }
+
+    /// Its replicas.
+    pub fn placement(&self) -> &Placement<ReplicaHost> {
+        &self.board.placement
     }
 
     /// Opens everything on the disks; [`ReplicaStub::join`] comes when the port is open. A data directory that cannot

@@ -14,6 +14,7 @@ use cluster_tests::simulation::{cuts, draw, draw_group, run};
 use dsn_core::config::{Loader, core_schema};
 use dsn_core::sim::{Report, Scenario, run_twice, shrink};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Runs that shrinking a failure may take.
@@ -114,22 +115,48 @@ fn violation(report: &Report) -> Option<String> {
     report.violation.as_ref().map(ToString::to_string)
 }
 
+/// What the runs of a thread came to.
+#[derive(Default)]
+struct Sum {
+    violations: u64,
+    virtual_seconds: f64,
+    busy_seconds: f64,
+}
+
+/// Runs all scenarios, on all cores.
 fn all_of(scenarios: &[Scenario], arguments: &Arguments) -> bool {
-    let begun = Instant::now();
-    let (mut violations, mut seconds) = (0u64, 0.0);
-    for scenario in scenarios {
-        let (problem, virtual_seconds) = one(scenario, arguments.twice);
-        seconds += virtual_seconds;
-        let Some(problem) = problem else { continue };
-        violations += 1;
-        println!("seed {}: {problem}", scenario.seed);
-        if !arguments.log {
-            shrunk(scenario, &problem);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut sum = Sum::default();
+        while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let begun = Instant::now();
+            let (problem, virtual_seconds) = one(scenario, arguments.twice);
+            sum.virtual_seconds += virtual_seconds;
+            sum.busy_seconds += begun.elapsed().as_secs_f64();
+            let Some(problem) = problem else { continue };
+            sum.violations += 1;
+            println!("seed {}: {problem}", scenario.seed);
+            if !arguments.log {
+                shrunk(scenario, &problem);
+            }
         }
-    }
-    let speed = seconds / begun.elapsed().as_secs_f64().max(1e-9);
+        sum
+    };
+    let threads = if arguments.log { 1 } else { cores() };
+    let sums: Vec<Sum> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no run panics")).collect()
+    });
+    let violations: u64 = sums.iter().map(|sum| sum.violations).sum();
+    let seconds: f64 = sums.iter().map(|sum| sum.virtual_seconds).sum();
+    let busy: f64 = sums.iter().map(|sum| sum.busy_seconds).sum();
+    let speed = seconds / busy.max(1e-9);
     println!("{} seeds, {violations} violations, {speed:.0} x real time", scenarios.len());
     violations == 0
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Prints the smallest scenario that fails in the same way.
@@ -143,7 +170,12 @@ fn shrunk(scenario: &Scenario, problem: &str) {
         violation.is_some_and(|violation| violation.by == kind)
     };
     let shrunk = shrink(scenario, SHRINK_RUNS, &mut fails);
-    println!("--- shrunk in {} runs ---\n{}---", shrunk.runs, shrunk.scenario.to_toml());
+    println!(
+        "--- seed {} shrunk in {} runs ---\n{}---",
+        scenario.seed,
+        shrunk.runs,
+        shrunk.scenario.to_toml()
+    );
 }
 
 fn all_cuts() -> Result<bool, String> {
@@ -172,12 +204,13 @@ fn planted(_: Option<&str>) -> Result<bool, String> {
 #[cfg(feature = "planted")]
 fn planted(name: Option<&str>) -> Result<bool, String> {
     use cluster_tests::simulation::planted::{BUGS, hunt};
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     let bugs: Vec<_> = BUGS.iter().filter(|bug| name.is_none_or(|name| name == bug.name)).collect();
     if bugs.is_empty() {
         return Err(format!("there is no bug {name:?}"));
     }
+    // A group of cores tells what does not hold with a panic, which the hunt reports.
+    std::panic::set_hook(Box::new(|_| {}));
     let (next, caught) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let problem = std::sync::Mutex::new(None);
     let work = || {
@@ -197,8 +230,7 @@ fn planted(name: Option<&str>) -> Result<bool, String> {
             }
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    std::thread::scope(|scope| (0..cores()).for_each(|_| drop(scope.spawn(work))));
     if let Some(problem) = problem.into_inner().expect("no thread panics") {
         return Err(problem);
     }

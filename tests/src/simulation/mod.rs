@@ -7,15 +7,18 @@
 
 pub mod cuts;
 pub mod history;
+pub mod members;
 pub mod plan;
 pub mod planted;
 pub mod shape;
+pub mod spy;
 pub mod workload;
 
 pub use plan::{draw, draw_group};
 
 use dsn_core::sim::{NodeSpec, Outcome, Report, Scenario, Sim};
 use history::{History, KEYS, hash_key};
+use members::Members;
 use pegasus_client::schema::partition_hash;
 use shape::{
     HEAL_LIMIT, START_LIMIT, STOP_LIMIT, Servers, Shape, add_servers, client_ip, knob, quarantined,
@@ -35,6 +38,10 @@ pub struct RunReport {
     pub acked: u64,
     /// Pairs and leases looked at.
     pub checked: u64,
+    /// Mutations that were applied on more than one server, or again, and images that two servers had: all equal.
+    pub compared: u64,
+    /// See there.
+    pub images: u64,
     /// Faults of the plan.
     pub faults: usize,
     /// Partitions that were put aside because their stored bytes were damaged.
@@ -57,6 +64,8 @@ fn build(scenario: &Scenario, step_log: bool) -> World {
     let shape = Shape::of(scenario);
     let history = Arc::new(History::new(usize::from(shape.clients) * shape.sessions));
     let servers = add_servers(&mut sim, scenario);
+    let damaged = plan::damages(scenario);
+    sim.add_checker(Box::new(Members::new(&servers, servers.contents.clone(), damaged)));
     let habits = Habits {
         think: Duration::from_millis(knob(scenario, "workload.think_ms")),
         padding: knob(scenario, "workload.value_bytes") as usize,
@@ -90,10 +99,16 @@ pub fn run(scenario: &Scenario, step_log: bool) -> RunReport {
             sim.accuse(by, text);
         }
     }
-    if sim.violation().is_none() {
-        let _ = sim.finish(STOP_LIMIT);
+    let mut images = 0;
+    if sim.violation().is_none() && sim.finish(STOP_LIMIT).is_ok() {
+        match members::compare_images(&sim, &servers) {
+            Ok(compared) => images = compared,
+            Err(text) => sim.violate("divergence", text),
+        }
     }
     RunReport {
+        images,
+        compared: servers.contents.compared(),
         quarantined: quarantined(&sim, &servers).len(),
         report: sim.report(),
         acked: history.acked(),
@@ -149,8 +164,43 @@ fn drive(scenario: &Scenario, world: &mut World) {
             "liveness",
             format!("keys {unread:?} are not served {HEAL_LIMIT:?} after healing"),
         );
+        return;
+    }
+    if shape.copies > 1 {
+        become_whole(sim, servers, shape);
     }
 }
+
+/// Every group gets all its members back, and they the last that was committed; but for groups of which a copy was
+/// damaged and put aside, for it may have been the last.
+fn become_whole(sim: &mut Sim, servers: &Servers, shape: &Shape) {
+    let left = |sim: &Sim| {
+        let mut left = members::incomplete(sim, servers, shape);
+        if !left.is_empty() {
+            let aside = quarantined(sim, servers);
+            left.retain(|index| !aside.iter().any(|q| q.app_id == 1 && q.partition == *index));
+        }
+        left
+    };
+    let mut looked = Duration::ZERO;
+    let whole = |sim: &mut Sim| {
+        let due = sim.now() >= looked + LOOK_INTERVAL;
+        if due {
+            looked = sim.now();
+        }
+        due && left(sim).is_empty()
+    };
+    if sim.run_until(HEAL_LIMIT, whole) != Outcome::Reached {
+        let left = left(sim);
+        sim.violate(
+            "liveness",
+            format!("the groups of partitions {left:?} are not whole {HEAL_LIMIT:?} after healing"),
+        );
+    }
+}
+
+/// Virtual time between two looks at whether groups are whole.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Keys with a history that live in partitions of the workload's table, which is the first that was made.
 fn keys_of(quarantined: &[shape::Quarantined], shape: &Shape) -> Vec<usize> {

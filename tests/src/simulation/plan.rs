@@ -1,12 +1,17 @@
 //! What goes wrong in the run of a seed.
 
-use super::shape::{CLUSTER_KNOBS, Shape, durability};
-use dsn_core::sim::{CORE_KNOBS, Fault, FaultClass, PlanSpec, Scenario};
+use super::shape::{CLUSTER_KNOBS, GROUP_KNOBS, Shape, durability};
+use dsn_core::hash::mix64;
+use dsn_core::sim::{CORE_KNOBS, Fault, FaultClass, Knob, PlanSpec, Scenario};
 use dsn_replication::options::LogDurability;
 use std::time::Duration;
 
 /// Virtual time with faults and load.
 pub const DURATION: Duration = Duration::from_secs(60);
+
+/// Faults that the plan of a group has at least, and how often one is drawn for that.
+pub const GROUP_FAULTS_MIN: usize = 8;
+const FAULT_ROUNDS_MAX: u64 = 20;
 
 /// Files of the mutation log.
 const LOG: &str = "/replica/log/";
@@ -52,7 +57,17 @@ pub fn draw_group(seed: u64) -> Scenario {
         ("cluster.copies".to_owned(), 3),
         ("cluster.clients".to_owned(), 4),
     ];
-    draw_shaped(seed, &classes(seed), &shape)
+    let mut scenario =
+        draw_shaped(seed, &classes(seed), &shape, &[CORE_KNOBS, CLUSTER_KNOBS, GROUP_KNOBS]);
+    for round in 1..FAULT_ROUNDS_MAX {
+        if scenario.faults.len() >= GROUP_FAULTS_MIN {
+            break;
+        }
+        let more = plan(&Shape::of(&scenario), &classes(seed)).draw(mix64(seed ^ mix64(round)));
+        scenario.faults.extend(more);
+        scenario.faults.sort_by_key(|fault| fault.at_ms);
+    }
+    scenario
 }
 
 fn classes(seed: u64) -> Vec<(FaultClass, u64)> {
@@ -65,14 +80,26 @@ fn classes(seed: u64) -> Vec<(FaultClass, u64)> {
 
 /// The scenario of a seed with only some classes of faults, each with the mean time between two of it in seconds.
 pub fn draw_of(seed: u64, classes: &[(FaultClass, u64)]) -> Scenario {
-    draw_shaped(seed, classes, &[])
+    draw_shaped(seed, classes, &[], &[CORE_KNOBS, CLUSTER_KNOBS])
 }
 
-fn draw_shaped(seed: u64, classes: &[(FaultClass, u64)], knobs: &[(String, u64)]) -> Scenario {
+fn draw_shaped(
+    seed: u64,
+    classes: &[(FaultClass, u64)],
+    shape: &[(String, u64)],
+    knobs: &[&[Knob]],
+) -> Scenario {
     let mut quiet = Scenario::quiet(seed, DURATION);
-    quiet.knobs.extend(knobs.iter().cloned());
-    let shape = Shape::of(&quiet);
-    let plan = PlanSpec {
+    quiet.knobs.extend(shape.iter().cloned());
+    let plan = plan(&Shape::of(&quiet), classes);
+    let mut scenario = Scenario::draw(seed, DURATION, knobs, &plan);
+    scenario.knobs.extend(quiet.knobs);
+    scenario
+}
+
+/// What may be drawn for a cluster of a shape.
+fn plan(shape: &Shape, classes: &[(FaultClass, u64)]) -> PlanSpec {
+    PlanSpec {
         nodes: shape.meta_names().into_iter().chain(shape.server_names()).collect(),
         peers: shape.client_names(),
         damageable: shape.server_names(),
@@ -86,10 +113,7 @@ fn draw_shaped(seed: u64, classes: &[(FaultClass, u64)], knobs: &[(String, u64)]
         to: DURATION,
         max_down: 2,
         longest: Duration::from_secs(15),
-    };
-    let mut scenario = Scenario::draw(seed, DURATION, &[CORE_KNOBS, CLUSTER_KNOBS], &plan);
-    scenario.knobs.extend(knobs.iter().cloned());
-    scenario
+    }
 }
 
 /// Whether the plan damages what is stored: with one copy of everything, a server may have to refuse then.

@@ -10,6 +10,10 @@ pub enum Hunt {
     Seeds,
     /// The cuts, see [`super::cuts`].
     Cuts,
+    /// The seeds of groups, from 0 on.
+    Groups,
+    /// The seeds of a group of protocol cores, see [`dsn_replication::testing::group`].
+    Cores,
 }
 
 /// A planted bug.
@@ -31,8 +35,16 @@ const fn cuts(name: &'static str, what: &'static str) -> Bug {
     Bug { name, what, hunt: Hunt::Cuts }
 }
 
+const fn groups(name: &'static str, what: &'static str) -> Bug {
+    Bug { name, what, hunt: Hunt::Groups }
+}
+
+const fn cores(name: &'static str, what: &'static str) -> Bug {
+    Bug { name, what, hunt: Hunt::Cores }
+}
+
 /// All of them.
-pub const BUGS: [Bug; 19] = [
+pub const BUGS: [Bug; 36] = [
     seeds("ack_before_log", "a write is acknowledged before it is written to the log"),
     seeds("ack_before_sync", "with group_sync, a write is acknowledged before the log is synced"),
     seeds("append_error_ignored", "a write is acknowledged though the log could not be written"),
@@ -52,16 +64,38 @@ pub const BUGS: [Bug; 19] = [
     seeds("meta_acks_before_sync", "the meta server answers before its log is synced"),
     cuts("rename_without_dir_sync", "a file is replaced without syncing its directory"),
     cuts("engine_made_in_place", "a new engine is made in its final place, file by file"),
+    cores("member_acks_before_log", "a member acknowledges what is not in its log yet"),
+    cores("ballot_ignored", "a member takes prepares of a primary that was replaced"),
+    cores("old_acks_count", "acknowledgements of an earlier ballot count"),
+    cores("commit_without_a_member", "a write is committed though one member lacks it"),
+    cores("candidate_not_waited_for", "nobody waits for a learner that is being made a member"),
+    cores("evicted_before_the_answer", "a late member is left out before the meta server agrees"),
+    cores("learner_promoted_early", "a learner becomes a member before it has caught up"),
+    cores("learner_keeps_undecided", "a learner keeps what it has beyond the commit point"),
+    cores("reconciliation_forgotten", "a new primary forgets what is not known to be decided"),
+    cores("timestamp_changed", "a new primary gives what it proposes again a new time stamp"),
+    cores("tail_not_truncated", "a member keeps what it has beyond its new primary's last decree"),
+    cores("ballot_not_logged", "a ballot is used before it is in the log"),
+    groups("read_without_lease", "a primary serves reads after its lease"),
+    groups("read_before_takeover", "a new primary serves reads before it has caught up"),
+    groups("config_not_fenced", "the meta server takes changes of a group whatever their ballot"),
+    groups("empty_replica_leads", "a server without data leads a group that has some"),
+    groups("partial_copy_accepted", "a checkpoint is learned of which half is missing"),
 ];
 
 #[cfg(feature = "planted")]
 mod hunting {
-    use super::super::{cuts, draw, run};
+    use super::super::{cuts, draw, draw_group, run};
     use super::{Bug, Hunt};
     use dsn_core::planted;
+    use dsn_core::sim::Scenario;
+    use dsn_replication::testing::group;
 
     /// Seeds that a hunt tries.
     pub const SEEDS_MAX: u64 = 200;
+    /// The same for groups of cores, and steps of each.
+    const CORE_SEEDS_MAX: u64 = 500;
+    const CORE_STEPS: usize = 4_000;
 
     /// How a bug was found.
     #[derive(Clone, Debug)]
@@ -82,9 +116,11 @@ mod hunting {
     /// When a run that shows the bug fails without it as well, or the stories without a cut do.
     pub fn hunt(bug: &Bug) -> Result<Option<Catch>, String> {
         let mut runs = 0;
-        let order = match bug.hunt {
-            Hunt::Seeds => [by_seeds, by_cuts],
-            Hunt::Cuts => [by_cuts, by_seeds],
+        let order: &[Way] = match bug.hunt {
+            Hunt::Seeds => &[by_seeds, by_cuts],
+            Hunt::Cuts => &[by_cuts, by_seeds],
+            Hunt::Groups => &[by_groups],
+            Hunt::Cores => &[by_cores, by_groups],
         };
         for way in order {
             if let Some(catch) = way(bug, &mut runs)? {
@@ -94,7 +130,22 @@ mod hunting {
         Ok(None)
     }
 
+    type Way = fn(&Bug, &mut usize) -> Result<Option<Catch>, String>;
+
     fn by_seeds(bug: &Bug, runs: &mut usize) -> Result<Option<Catch>, String> {
+        by_scenarios(bug, runs, "seed", draw)
+    }
+
+    fn by_groups(bug: &Bug, runs: &mut usize) -> Result<Option<Catch>, String> {
+        by_scenarios(bug, runs, "group seed", draw_group)
+    }
+
+    fn by_scenarios(
+        bug: &Bug,
+        runs: &mut usize,
+        kind: &str,
+        draw: fn(u64) -> Scenario,
+    ) -> Result<Option<Catch>, String> {
         for seed in 0..SEEDS_MAX {
             *runs += 1;
             let scenario = draw(seed);
@@ -103,11 +154,28 @@ mod hunting {
             planted::plant(None);
             let Some(violation) = violation else { continue };
             if let Some(without) = run(&scenario, false).report.violation {
-                return Err(format!("seed {seed} fails without a planted bug: {without}"));
+                return Err(format!("{kind} {seed} fails without a planted bug: {without}"));
             }
             let (by, case, text) =
-                (violation.by.clone(), format!("seed {seed}"), violation.to_string());
+                (violation.by.clone(), format!("{kind} {seed}"), violation.to_string());
             return Ok(Some(Catch { by, case, runs: *runs, text }));
+        }
+        Ok(None)
+    }
+
+    /// A group of cores ends with a panic when something does not hold.
+    fn by_cores(bug: &Bug, runs: &mut usize) -> Result<Option<Catch>, String> {
+        for seed in 0..CORE_SEEDS_MAX {
+            *runs += 1;
+            planted::plant(Some(bug.name));
+            let outcome = std::panic::catch_unwind(|| group::run(seed, CORE_STEPS));
+            planted::plant(None);
+            let Err(panic) = outcome else { continue };
+            let _ = group::run(seed, CORE_STEPS);
+            let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+            let text = text.lines().next().unwrap_or_default().to_owned();
+            let case = format!("core seed {seed}");
+            return Ok(Some(Catch { by: "cores".to_owned(), case, runs: *runs, text }));
         }
         Ok(None)
     }

@@ -3,11 +3,14 @@
 //! Everything is a knob, so that a scenario file says it: a cluster of one replica server is the default, one of three
 //! is `"cluster.servers" = 3` and `"cluster.copies" = 3`.
 
+use super::spy::{Contents, spied};
 use dsn_core::sim::{Knob, NodeId, NodeSpec, Scenario, Sim};
+use dsn_replication::host::ReplicaHost;
 use dsn_replication::meta::{MetaApp, MetaAppOptions};
 use dsn_replication::options::{
     FunctionLevel, LogDurability, MetaServerOptions, NfsOptions, ReplicationOptions,
 };
+use dsn_replication::placement::Watch;
 use dsn_replication::replica_app::{ReplicaApp, ReplicaAppOptions};
 use dsn_rpc::RpcOptions;
 use pegasus_server::options::{EngineKind, StorageOptions};
@@ -35,17 +38,36 @@ pub const CLUSTER_KNOBS: &[Knob] = &[
     Knob { name: "replication.segment_mb", default: 32, extremes: &[1] },
     Knob { name: "replication.segments", default: 100, extremes: &[1, 3] },
     Knob { name: "replication.reserve_seconds", default: 36_000, extremes: &[0, 5] },
-    Knob { name: "meta.lively", default: 0, extremes: &[] },
     Knob { name: "workload.think_ms", default: 20, extremes: &[5, 200] },
     Knob { name: "workload.value_bytes", default: 0, extremes: &[200, 4_000] },
 ];
+
+/// Knobs that only groups turn.
+pub const GROUP_KNOBS: &[Knob] = &[
+    Knob { name: "replication.prepare_timeout_ms", default: 3_000, extremes: &[2_000, 10_000] },
+    Knob { name: "replication.resend_ms", default: 500, extremes: &[100, 250] },
+    Knob { name: "replication.check_ms", default: 10_000, extremes: &[100, 1_000] },
+    Knob { name: "replication.learn_timeout_ms", default: 60_000, extremes: &[5_000, 20_000] },
+    Knob { name: "replication.learn", default: 0, extremes: &[LEARN_LOG, LEARN_CHECKPOINT] },
+    Knob { name: "replication.sync_ms", default: 30_000, extremes: &[500, 5_000] },
+    Knob { name: "fd.lease_seconds", default: 20, extremes: &[5, 10] },
+    Knob { name: "meta.round_ms", default: 10_000, extremes: &[200, 1_000] },
+    Knob { name: "meta.assign_delay_ms", default: 600_000, extremes: &[0, 5_000] },
+    Knob { name: "meta.reserved_drops", default: 1, extremes: &[0] },
+    Knob { name: "meta.lively", default: 0, extremes: &[1] },
+];
+
+/// Learners are fed from the log, which is kept.
+pub const LEARN_LOG: u64 = 1;
+/// Learners begin with a checkpoint: the log is given back as soon as it may be.
+pub const LEARN_CHECKPOINT: u64 = 2;
 
 /// The value of a knob of the cluster.
 ///
 /// # Panics
 /// When there is none of that name.
 pub fn knob(scenario: &Scenario, name: &str) -> u64 {
-    let knob = CLUSTER_KNOBS.iter().find(|knob| knob.name == name);
+    let knob = CLUSTER_KNOBS.iter().chain(GROUP_KNOBS).find(|knob| knob.name == name);
     scenario.knob(knob.unwrap_or_else(|| panic!("no knob {name}")))
 }
 
@@ -122,8 +144,21 @@ pub fn durability(seed: u64) -> LogDurability {
 
 fn replication(scenario: &Scenario) -> ReplicationOptions {
     let knob = |name| knob(scenario, name) as u32;
-    ReplicationOptions {
+    let lease = knob("fd.lease_seconds");
+    // A short lease needs frequent signs of life.
+    let often = if lease < 20 { (1, 1) } else { (3, 2) };
+    let mut options = ReplicationOptions {
         mutation_2pc_min_replica_count: 0,
+        fd_lease_seconds: lease,
+        fd_grace_seconds: (lease + lease / 10).max(lease + 1),
+        fd_beacon_interval_seconds: often.0,
+        fd_check_interval_seconds: often.1,
+        prepare_timeout_ms_for_secondaries: knob("replication.prepare_timeout_ms"),
+        prepare_resend_ms: knob("replication.resend_ms"),
+        member_check_interval_ms: knob("replication.check_ms"),
+        learn_timeout_ms: knob("replication.learn_timeout_ms"),
+        config_sync_interval_ms: knob("replication.sync_ms"),
+        lb_interval_ms: knob("meta.round_ms"),
         staleness_for_commit: knob("replication.staleness"),
         batch_write_disabled: knob("replication.batching_off") == 1,
         checkpoint_interval_seconds: knob("replication.checkpoint_seconds"),
@@ -133,7 +168,21 @@ fn replication(scenario: &Scenario) -> ReplicationOptions {
         log_private_reserve_max_size_mb: 0,
         log_durability: durability(scenario.seed),
         ..ReplicationOptions::default()
+    };
+    match u64::from(knob("replication.learn")) {
+        LEARN_LOG => {
+            options.log_private_reserve_max_time_seconds = 36_000;
+            options.log_private_reserve_max_size_mb = 1_000;
+        }
+        LEARN_CHECKPOINT => {
+            options.log_private_file_size_mb = 1;
+            options.log_shared_file_count_limit = 1;
+            options.log_private_reserve_max_time_seconds = 0;
+            options.checkpoint_interval_seconds = 1;
+        }
+        _ => {}
     }
+    options
 }
 
 /// The servers of a simulated cluster.
@@ -142,6 +191,10 @@ pub struct Servers {
     pub metas: Vec<NodeId>,
     /// Replica servers.
     pub replicas: Vec<NodeId>,
+    /// Their replicas.
+    pub watches: Vec<Watch<ReplicaHost>>,
+    /// What their state machines apply.
+    pub contents: Contents,
 }
 
 impl Servers {
@@ -162,38 +215,51 @@ pub fn register_codes() {
 pub fn add_servers(sim: &mut Sim, scenario: &Scenario) -> Servers {
     let shape = Shape::of(scenario);
     let replication = replication(scenario);
-    let lively = knob(scenario, "meta.lively") == 1;
+    let meta = meta(scenario);
     let names = shape.meta_names().into_iter().zip(0..);
-    let metas = names.map(|(name, index)| add_meta(sim, &name, index, lively, &replication));
+    let metas = names.map(|(name, index)| add_meta(sim, &name, index, &meta, &replication));
     let metas = metas.collect();
     let names = shape.server_names().into_iter().zip(0..);
     let addresses = shape.meta_addresses();
-    let replicas =
-        names.map(|(name, index)| add_replica(sim, &name, index, &addresses, &replication));
+    let watches: Vec<Watch<ReplicaHost>> = (0..shape.servers).map(|_| Watch::default()).collect();
+    let contents = Contents::default();
+    let replicas = names.zip(&watches).map(|((name, index), watch)| {
+        let seen = (watch.clone(), contents.clone());
+        add_replica(sim, &name, index, &addresses, &replication, seen)
+    });
     let replicas = replicas.collect();
-    Servers { metas, replicas }
+    Servers { metas, replicas, watches, contents }
+}
+
+fn meta(scenario: &Scenario) -> MetaServerOptions {
+    let lively = knob(scenario, "meta.lively") == 1;
+    MetaServerOptions {
+        min_live_node_count_for_unfreeze: 1,
+        node_live_percentage_threshold_for_update: 0,
+        meta_function_level_on_start: match lively {
+            true => FunctionLevel::Lively,
+            false => FunctionLevel::Steady,
+        },
+        replica_assign_delay_ms_for_dropouts: knob(scenario, "meta.assign_delay_ms"),
+        max_reserved_dropped_replicas: knob(scenario, "meta.reserved_drops") as u32,
+        ..MetaServerOptions::default()
+    }
 }
 
 fn add_meta(
     sim: &mut Sim,
     name: &str,
     index: u8,
-    lively: bool,
+    meta: &MetaServerOptions,
     replication: &ReplicationOptions,
 ) -> NodeId {
-    let replication = replication.clone();
-    let level = if lively { FunctionLevel::Lively } else { FunctionLevel::Steady };
+    let (meta, replication) = (meta.clone(), replication.clone());
     let app = move || -> Box<dyn dsn_core::app::ServiceApp> {
         Box::new(MetaApp::new(MetaAppOptions {
             listen: at(META_HOSTS + index, META_PORT),
             data_dir: "/data".into(),
             replication: replication.clone(),
-            meta: MetaServerOptions {
-                min_live_node_count_for_unfreeze: 1,
-                node_live_percentage_threshold_for_update: 0,
-                meta_function_level_on_start: level,
-                ..MetaServerOptions::default()
-            },
+            meta: meta.clone(),
             rpc: RpcOptions::default(),
             envs: pegasus_server::program::env_rules(),
             extend: Box::new(|_| {}),
@@ -208,6 +274,7 @@ fn add_replica(
     index: u8,
     metas: &[SocketAddr],
     replication: &ReplicationOptions,
+    (watch, contents): (Watch<ReplicaHost>, Contents),
 ) -> NodeId {
     let (metas, replication) = (metas.to_vec(), replication.clone());
     let app = move || -> Box<dyn dsn_core::app::ServiceApp> {
@@ -221,7 +288,8 @@ fn add_replica(
             copy: NfsOptions::default(),
             rpc: RpcOptions::default(),
         };
-        Box::new(ReplicaApp::new(options, storage_apps(storage)))
+        let make = spied(storage_apps(storage), contents.clone());
+        Box::new(ReplicaApp::new(options, make).watched_by(watch.clone()))
     };
     sim.add_node(NodeSpec::new(name, [10, 0, 0, SERVER_HOSTS + index].into(), 2, app))
 }

@@ -63,6 +63,11 @@ impl View {
         self.alive.iter().copied().find(|candidate| candidate.node == node)
     }
 
+    /// Who of the secondaries that are alive takes over.
+    pub(super) fn heir(&self) -> Option<RpcAddress> {
+        next_primary(&self.living_secondaries())
+    }
+
     fn living_secondaries(&self) -> Vec<Candidate> {
         self.config.secondaries.iter().filter_map(|node| self.candidate(*node)).collect()
     }
@@ -105,7 +110,7 @@ pub fn decide(view: &View) -> Action {
 fn without_primary(view: &View) -> Action {
     let config = &view.config;
     let propose = |node, kind| Action::Propose { target: node, node, kind };
-    if let Some(node) = next_primary(&view.living_secondaries()) {
+    if let Some(node) = view.heir() {
         return propose(node, ConfigType::UpgradeToPrimary);
     }
     if !config.secondaries.is_empty() {
@@ -231,6 +236,7 @@ impl Cluster {
                 doubtful: self.fd.is_unstable(node, now)
                     || partition.avoid == Some(node)
                     || self.doubted.contains(&node),
+                lacks: self.nodes.get(&node).is_some_and(|entry| entry.lacks(gpid)),
             })
             .collect();
         let delay = Duration::from_millis(self.options.meta.replica_assign_delay_ms_for_dropouts);

@@ -14,6 +14,8 @@ pub struct Candidate {
     pub load: Load,
     /// It starts again and again, or did not act when it was asked: only if there is nobody else.
     pub doubtful: bool,
+    /// Its last report names no replica of the partition.
+    pub lacks: bool,
 }
 
 /// Who becomes the first primary of a partition: fewest primaries of the table, then of all tables, then fewest
@@ -27,12 +29,13 @@ pub fn first_primary(candidates: &[Candidate]) -> Option<RpcAddress> {
     candidates.iter().min_by_key(rank).map(|candidate| candidate.node)
 }
 
-/// Which of the living secondaries takes over: the one with fewest primaries.
+/// Which of the living secondaries takes over: the one with fewest primaries, among those that still hold the
+/// partition's data.
 #[must_use]
 pub fn next_primary(secondaries: &[Candidate]) -> Option<RpcAddress> {
     let rank = |candidate: &&Candidate| {
         let Load { app_primaries, primaries, .. } = candidate.load;
-        (candidate.doubtful, app_primaries, primaries, candidate.node)
+        (candidate.lacks, candidate.doubtful, app_primaries, primaries, candidate.node)
     };
     secondaries.iter().min_by_key(rank).map(|candidate| candidate.node)
 }

@@ -75,7 +75,10 @@ impl Cluster {
         let assigning = proposal.kind == ConfigType::AssignPrimary;
         // A primary that does not act as one cannot do what it is asked to do.
         let sensible = sensible && (assigning || !partition.idle);
-        let late = assigning && now.saturating_since(proposal.since) >= PATIENCE;
+        let heir = proposal.kind == ConfigType::UpgradeToPrimary;
+        let late = (assigning || heir) && now.saturating_since(proposal.since) >= PATIENCE;
+        // It may have said by now that it has lost its replica, and others have not.
+        let sensible = sensible && (!heir || self.view(gpid, now).heir() == Some(proposal.node));
         if sensible && !late {
             self.send_due(gpid, now);
             return true;

@@ -100,6 +100,7 @@ fn view(config: PartitionConfiguration, alive: &[u8]) -> View {
             node: addr(*n),
             load: Load { replicas: 10 - usize::from(*n), ..Load::default() },
             doubtful: false,
+            lacks: false,
         })
         .collect();
     let former = |node: &RpcAddress| Former { node: *node, ..Former::default() };
@@ -271,6 +272,27 @@ fn a_secondary_takes_over_from_a_dead_primary() {
     bench.pass(Duration::from_secs(1), &[1, 2, 3]);
     bench.obey(&[1, 2, 3]);
     assert_eq!(shape(&bench.partition(P).config), "2 [3,1] -[] @6");
+}
+
+/// The primary and the first in line have both lost what they held; the third has everything.
+#[test]
+fn a_secondary_that_lost_its_replica_is_not_waited_for() {
+    let mut bench = started(3);
+    bench.pass(Duration::from_secs(25), &[2, 3]);
+    assert_eq!(shape(&bench.partition(P).config), "0 [2,3] -[1] @4");
+    let asked = |bench: &Bench| bench.partition(P).proposal.as_ref().map(|p| (p.node, p.kind));
+    assert_eq!(asked(&bench), Some((addr(2), ConfigType::UpgradeToPrimary)), "nobody has said");
+    bench.sync(2, &[]);
+    bench.pass(Duration::from_secs(1), &[2, 3]);
+    assert_eq!(asked(&bench), Some((addr(3), ConfigType::UpgradeToPrimary)));
+    bench.obey(&[3]);
+    assert_eq!(shape(&bench.partition(P).config), "3 [2] -[1] @5");
+
+    // One that just does not act is passed over after a while.
+    let mut bench = started(3);
+    bench.pass(Duration::from_secs(25), &[2, 3]);
+    bench.pass(super::proposal::PATIENCE + Duration::from_secs(1), &[2, 3]);
+    assert_eq!(asked(&bench), Some((addr(3), ConfigType::UpgradeToPrimary)));
 }
 
 #[test]

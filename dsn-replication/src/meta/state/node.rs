@@ -61,6 +61,11 @@ impl Node {
     pub fn partitions(&self) -> impl Iterator<Item = Gpid> {
         self.primaries.iter().chain(&self.secondaries).copied()
     }
+
+    /// Whether it has reported what it holds, and not this partition.
+    pub(in crate::meta) fn lacks(&self, gpid: Gpid) -> bool {
+        self.reported.as_ref().is_some_and(|all| !all.contains_key(&gpid))
+    }
 }
 
 impl Cluster {

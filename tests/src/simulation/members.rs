@@ -1,0 +1,209 @@
+//! What the members of all groups may be at any moment, and what they must be at the end.
+//!
+//! While faults strike: one primary per ballot; at most one server that may serve a partition's reads, by its own gate
+//! and clock; each core's own invariants; and no member behind what its primary calls committed. After healing: every
+//! group has all its members, and members of equal decree have equal images on their disks, byte for byte.
+
+use super::shape::{Servers, Shape};
+use super::spy::Contents;
+use dsn_core::disk::read_file;
+use dsn_core::sim::{Checker, NodeId, Sim};
+use dsn_replication::host::ReplicaHost;
+use dsn_replication::ids::{Ballot, Decree};
+use dsn_replication::placement::Watch;
+use dsn_replication::replica::Role;
+use dsn_replication::wire::config::PartitionStatus;
+use dsn_rpc::gpid::Gpid;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+/// Virtual time between two looks.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+type Watches = Vec<(NodeId, Watch<ReplicaHost>)>;
+
+/// Looks at all members every now and then.
+pub struct Members {
+    watches: Watches,
+    contents: Contents,
+    /// Members that lack what was committed are to be expected where stored bytes are damaged.
+    damaged: bool,
+    next: Duration,
+    /// Who was primary of a partition under a ballot.
+    primaries: BTreeMap<(i32, i32, Ballot), NodeId>,
+}
+
+/// One replica at one moment.
+struct Seen {
+    node: NodeId,
+    ballot: Ballot,
+    committed: Decree,
+    prepared: Decree,
+    /// For a primary: the ports and addresses of its members do not matter, only whether this node is one.
+    primary: bool,
+    secondary: bool,
+    serves: bool,
+}
+
+impl Members {
+    /// Watches the replica servers.
+    pub fn new(servers: &Servers, contents: Contents, damaged: bool) -> Self {
+        let watches = watches(servers);
+        Self { watches, contents, damaged, next: Duration::ZERO, primaries: BTreeMap::new() }
+    }
+
+    fn look(&mut self, sim: &Sim) -> Result<(), String> {
+        let mut groups: BTreeMap<(i32, i32), Vec<Seen>> = BTreeMap::new();
+        for (node, watch) in &self.watches {
+            if !sim.is_up(*node) {
+                continue;
+            }
+            let mut broken = None;
+            let now = sim.mono(*node);
+            watch.for_each(|gpid, placed| {
+                let looked = sim.peek(*node, placed.host, |host| {
+                    let core = host.core();
+                    if let Err(error) = core.check_invariants() {
+                        broken = Some(error);
+                    }
+                    Seen {
+                        node: *node,
+                        ballot: core.ballot(),
+                        committed: core.committed(),
+                        prepared: core.prepared(),
+                        primary: core.role().is_primary(),
+                        secondary: matches!(core.role(), Role::Secondary(_)),
+                        serves: placed.gate.serves(now),
+                    }
+                });
+                groups.entry((gpid.app_id, gpid.partition_index)).or_default().extend(looked);
+            });
+            if let Some(error) = broken {
+                return Err(format!("{}: {error}", sim.name(*node)));
+            }
+        }
+        for ((app_id, index), members) in &groups {
+            self.judge(sim, Gpid::new(*app_id, *index), members)?;
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, sim: &Sim, gpid: Gpid, members: &[Seen]) -> Result<(), String> {
+        let mut serving = members.iter().filter(|seen| seen.serves);
+        if let (Some(one), Some(other)) = (serving.next(), serving.next()) {
+            let (one_name, other_name) = (sim.name(one.node), sim.name(other.node));
+            return Err(format!(
+                "{gpid}: {one_name} under ballot {} and {other_name} under ballot {} may both serve reads",
+                one.ballot, other.ballot
+            ));
+        }
+        for primary in members.iter().filter(|seen| seen.primary) {
+            let key = (gpid.app_id, gpid.partition_index, primary.ballot);
+            let first = *self.primaries.entry(key).or_insert(primary.node);
+            if first != primary.node {
+                return Err(format!(
+                    "{gpid}: {} and {} were primary under ballot {}",
+                    sim.name(first),
+                    sim.name(primary.node),
+                    primary.ballot
+                ));
+            }
+            let same = |seen: &&Seen| seen.secondary && seen.ballot == primary.ballot;
+            for member in members.iter().filter(same) {
+                let behind = member.prepared < primary.committed && !self.damaged;
+                if behind || member.committed > primary.prepared {
+                    return Err(format!(
+                        "{gpid}, ballot {}: {} has committed {} and prepared {}, {} {} and {}",
+                        primary.ballot,
+                        sim.name(primary.node),
+                        primary.committed,
+                        primary.prepared,
+                        sim.name(member.node),
+                        member.committed,
+                        member.prepared
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Checker for Members {
+    fn name(&self) -> &'static str {
+        "members"
+    }
+
+    fn after_step(&mut self, sim: &Sim) -> Result<(), String> {
+        if let Some(wrong) = self.contents.wrong() {
+            return Err(wrong);
+        }
+        let now = sim.now();
+        if now < self.next {
+            return Ok(());
+        }
+        self.next = now + INTERVAL;
+        self.look(sim)
+    }
+}
+
+fn watches(servers: &Servers) -> Watches {
+    servers.replicas.iter().copied().zip(servers.watches.iter().cloned()).collect()
+}
+
+/// Partitions of the first table whose group is not complete: one primary that serves, and as many secondaries under
+/// its ballot as are wanted, which have applied what it has.
+pub fn incomplete(sim: &Sim, servers: &Servers, shape: &Shape) -> Vec<i32> {
+    let mut groups: BTreeMap<i32, Vec<(PartitionStatus, Ballot, Decree)>> = BTreeMap::new();
+    for (node, watch) in watches(servers) {
+        watch.for_each(|gpid, placed| {
+            if gpid.app_id == 1 && sim.is_up(node) {
+                let (status, ballot) = (placed.gate.status(), placed.gate.ballot());
+                let seen = (status, ballot, placed.gate.machine().last_applied());
+                groups.entry(gpid.partition_index).or_default().push(seen);
+            }
+        });
+    }
+    let whole = |members: &Vec<(PartitionStatus, Ballot, Decree)>| {
+        let primary = members.iter().find(|(status, ..)| *status == PartitionStatus::Primary);
+        let Some((_, ballot, applied)) = primary else { return false };
+        let member = (PartitionStatus::Secondary, *ballot, *applied);
+        members.iter().filter(|seen| **seen == member).count() + 1 == shape.copies as usize
+    };
+    (0..shape.partitions).filter(|index| !groups.get(index).is_some_and(whole)).collect()
+}
+
+/// After an orderly stop: replicas of equal decree have equal images. Returns how many were compared.
+///
+/// # Errors
+/// Who differs.
+pub fn compare_images(sim: &Sim, servers: &Servers) -> Result<u64, String> {
+    let mut images: BTreeMap<(String, [u8; 8]), (NodeId, bytes::Bytes)> = BTreeMap::new();
+    let mut compared = 0;
+    for id in &servers.replicas {
+        let disk = sim.disk(*id);
+        for (path, _) in disk.files() {
+            let Some(replica) = path.strip_prefix("/data/replica/reps/") else { continue };
+            let Some(replica) = replica.strip_suffix(".pegasus/data/rdb/IMAGE") else { continue };
+            let Ok(image) = read_file(&disk, Path::new(&path)) else { continue };
+            let Some(decree) = image.get(DECREE_AT..DECREE_AT + 8) else { continue };
+            let decree: [u8; 8] = decree.try_into().expect("eight bytes");
+            let number = i64::from_be_bytes(decree);
+            let key = (replica.to_owned(), decree);
+            if let Some((other, first)) = images.get(&key) {
+                if *first != image {
+                    let (one, two) = (sim.name(*other), sim.name(*id));
+                    return Err(format!("{replica} differs at decree {number} on {one} and {two}"));
+                }
+                compared += 1;
+            } else {
+                images.insert(key, (*id, image));
+            }
+        }
+    }
+    Ok(compared)
+}
+
+/// Where an image of the in-memory engine has its decree: after magic and checksum.
+const DECREE_AT: usize = 12;
