@@ -6,7 +6,7 @@
 
 use crate::failure_detector::lease::Lease;
 use crate::host::HostMetrics;
-use crate::ids::Ballot;
+use crate::ids::{Ballot, Decree};
 use crate::state_machine::StateMachine;
 use crate::table_rules::TableRules;
 use crate::throttle::{ReadBucket, Throttle, Verdict};
@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Partition version that switches the check of key hashes off.
@@ -47,6 +47,8 @@ pub struct ReadGate {
     lease: Lease,
     /// Ballot in the upper bits, then whether the primary has caught up, then the status in the lowest byte.
     word: AtomicU64,
+    /// The highest decree that the owner held when its role last changed, decided or not.
+    prepared: AtomicI64,
     partition_version: AtomicI32,
     deny_reads: AtomicU8,
     /// Whether `throttles` has anything to say.
@@ -81,6 +83,7 @@ impl ReadGate {
             machine,
             lease,
             word: AtomicU64::new(0),
+            prepared: AtomicI64::new(0),
             partition_version: AtomicI32::new(ANY_HASH),
             deny_reads: AtomicU8::new(0),
             throttled: AtomicBool::new(false),
@@ -113,6 +116,17 @@ impl ReadGate {
     /// Status last published.
     pub fn status(&self) -> PartitionStatus {
         PartitionStatus::from((self.word.load(Ordering::Acquire) & 0xff) as i32)
+    }
+
+    /// Owner: the highest decree that it holds.
+    pub fn note_prepared(&self, prepared: Decree) {
+        self.prepared.store(prepared.0, Ordering::Release);
+    }
+
+    /// The highest decree that the replica holds, decided or not, as far as the owner has said.
+    pub fn prepared(&self) -> Decree {
+        let applied = self.machine.last_applied();
+        applied.max(Decree(self.prepared.load(Ordering::Acquire)))
     }
 
     /// Ballot last published.

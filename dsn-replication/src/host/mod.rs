@@ -448,6 +448,7 @@ impl ReplicaHost {
             _ => false,
         };
         self.told_ready = ready;
+        self.gate.note_prepared(self.core.prepared());
         self.gate.publish(role.status(), self.core.ballot(), ready);
     }
 

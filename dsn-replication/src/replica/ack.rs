@@ -18,7 +18,7 @@ use dsn_rpc::gpid::Gpid;
 impl Replica {
     /// A peer has answered.
     pub fn on_ack(&mut self, from: Node, ack: &Ack, now: Mono, out: &mut Effects) {
-        let (ballot, gpid) = (self.ballot, self.gpid);
+        let (ballot, gpid, prepared) = (self.ballot, self.gpid, self.prepared);
         let Role::Primary(lead) = &mut self.role else { return };
         let Some(peer) = lead.peers.get_mut(&from) else { return };
         if ack.verdict == Verdict::Outdated {
@@ -29,9 +29,8 @@ impl Replica {
         }
         // Nobody speaks for a ballot or an attempt but the one it was asked under. A server that has no such replica
         // knows no ballot.
-        let fits = planted::has("old_acks_count")
-            || ack.ballot == ballot
-            || matches!(ack.verdict, Verdict::Absent | Verdict::Refused);
+        let fits =
+            ack.ballot == ballot || matches!(ack.verdict, Verdict::Absent | Verdict::Refused);
         if ack.attempt != peer.attempt() || !fits || ack.seq > peer.seq {
             return;
         }
@@ -40,7 +39,8 @@ impl Replica {
         peer.probing = false;
         match ack.verdict {
             Verdict::Taken => {
-                if ack.logged > peer.acked || !peer.owes() {
+                // Who has everything is not late, though there may be a newer question on its way.
+                if ack.logged > peer.acked || ack.logged >= prepared || !peer.owes() {
                     peer.progress_at = now;
                 }
                 peer.acked = peer.acked.max(ack.logged);

@@ -28,6 +28,8 @@ pub mod state;
 pub mod write;
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod tests;
 
 use crate::ids::{Ballot, Decree};

@@ -63,6 +63,12 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// The highest undecided decree; [`Decree::NONE`] when there is none.
+    #[must_use]
+    pub fn prepared(&self) -> Decree {
+        self.undecided.last().map_or(Decree::NONE, |mutation| mutation.decree)
+    }
+
     /// Writes what is left of a damaged log's end anew, for a replica whose state machine has everything up to
     /// `applied`. Must be durable before anything else is appended.
     pub fn mend(&self, gpid: Gpid, applied: Decree, log: &mut LogBatch) {

@@ -149,7 +149,7 @@ impl ReplicaServer for Board {
                 ballot: placed.gate.ballot().0,
                 status: placed.gate.status(),
                 last_committed_decree: committed,
-                last_prepared_decree: committed,
+                last_prepared_decree: placed.gate.prepared().0,
                 last_durable_decree: machine.last_durable().0,
                 app_type: self.app_type.clone(),
                 ..ReplicaInfo::default()
@@ -366,6 +366,8 @@ impl ReplicaStub {
         }
         let Some(log) = self.dirs[data_dir].log.clone() else { return };
         let gate = Arc::new(ReadGate::new(gpid, machine.clone(), self.lease.clone()));
+        // The meta server must hear of what only the log has: it may have been acknowledged.
+        gate.note_prepared(recovered.prepared());
         let (table, partition) = (gpid.app_id.to_string(), gpid.partition_index.to_string());
         let labels = [("table_id", table.as_str()), ("partition_id", partition.as_str())];
         let metrics =

@@ -9,10 +9,9 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "a program outside the runtime")]
 
-use cluster_tests::simulation::shape::Shape;
-use cluster_tests::simulation::{cuts, draw, draw_group, run};
+use cluster_tests::simulation::{cuts, draw, draw_group, run, shrink_failure};
 use dsn_core::config::{Loader, core_schema};
-use dsn_core::sim::{Report, Scenario, run_twice, shrink};
+use dsn_core::sim::{Report, Scenario, run_twice};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -162,14 +161,7 @@ fn cores() -> usize {
 /// Prints the smallest scenario that fails in the same way.
 fn shrunk(scenario: &Scenario, problem: &str) {
     let kind = problem.split(' ').next().unwrap_or_default();
-    let mut fails = |smaller: &Scenario| {
-        if Shape::of(smaller) != Shape::of(scenario) {
-            return false;
-        }
-        let violation = run(smaller, false).report.violation;
-        violation.is_some_and(|violation| violation.by == kind)
-    };
-    let shrunk = shrink(scenario, SHRINK_RUNS, &mut fails);
+    let shrunk = shrink_failure(scenario, kind, SHRINK_RUNS);
     println!(
         "--- seed {} shrunk in {} runs ---\n{}---",
         scenario.seed,
@@ -203,7 +195,7 @@ fn planted(_: Option<&str>) -> Result<bool, String> {
 
 #[cfg(feature = "planted")]
 fn planted(name: Option<&str>) -> Result<bool, String> {
-    use cluster_tests::simulation::planted::{BUGS, hunt};
+    use cluster_tests::simulation::planted::{BUGS, hunt, shrink_a_catch};
 
     let bugs: Vec<_> = BUGS.iter().filter(|bug| name.is_none_or(|name| name == bug.name)).collect();
     if bugs.is_empty() {
@@ -233,6 +225,9 @@ fn planted(name: Option<&str>) -> Result<bool, String> {
     std::thread::scope(|scope| (0..cores()).for_each(|_| drop(scope.spawn(work))));
     if let Some(problem) = problem.into_inner().expect("no thread panics") {
         return Err(problem);
+    }
+    if name.is_none() {
+        println!("{}", shrink_a_catch()?);
     }
     let caught = caught.into_inner();
     println!("{caught} of {} planted bugs caught", bugs.len());

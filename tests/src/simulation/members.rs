@@ -136,9 +136,7 @@ impl Checker for Members {
     }
 
     fn after_step(&mut self, sim: &Sim) -> Result<(), String> {
-        if let Some(wrong) = self.contents.wrong() {
-            return Err(wrong);
-        }
+        self.contents.settle(|server| sim.is_up(self.watches[server].0))?;
         let now = sim.now();
         if now < self.next {
             return Ok(());

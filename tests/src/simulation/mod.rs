@@ -16,7 +16,7 @@ pub mod workload;
 
 pub use plan::{draw, draw_group};
 
-use dsn_core::sim::{NodeSpec, Outcome, Report, Scenario, Sim};
+use dsn_core::sim::{NodeSpec, Outcome, Report, Scenario, Shrunk, Sim, shrink};
 use history::{History, KEYS, hash_key};
 use members::Members;
 use pegasus_client::schema::partition_hash;
@@ -115,6 +115,17 @@ pub fn run(scenario: &Scenario, step_log: bool) -> RunReport {
         checked: history.checked(),
         faults: scenario.faults.len(),
     }
+}
+
+/// The smallest scenario found, in at most `runs` runs, at which the judge `by` objects as well, to a cluster of the
+/// same shape.
+pub fn shrink_failure(scenario: &Scenario, by: &str, runs: usize) -> Shrunk {
+    let shape = Shape::of(scenario);
+    let mut fails = |smaller: &Scenario| {
+        let same = Shape::of(smaller) == shape;
+        same && run(smaller, false).report.violation.is_some_and(|violation| violation.by == by)
+    };
+    shrink(scenario, runs, &mut fails)
 }
 
 fn drive(scenario: &Scenario, world: &mut World) {

@@ -13,6 +13,9 @@ pub const DURATION: Duration = Duration::from_secs(60);
 pub const GROUP_FAULTS_MIN: usize = 8;
 const FAULT_ROUNDS_MAX: u64 = 20;
 
+/// Mean pause of a session of a group between two calls, at least, in ms.
+const GROUP_THINK_MS: u64 = 40;
+
 /// Files of the mutation log.
 const LOG: &str = "/replica/log/";
 /// Files of replicas.
@@ -59,6 +62,9 @@ pub fn draw_group(seed: u64) -> Scenario {
     ];
     let mut scenario =
         draw_shaped(seed, &classes(seed), &shape, &[CORE_KNOBS, CLUSTER_KNOBS, GROUP_KNOBS]);
+    // Eight sessions: more haste makes histories that the judge cannot decide in reasonable time.
+    let think = scenario.knobs.entry("workload.think_ms".to_owned()).or_insert(GROUP_THINK_MS);
+    *think = GROUP_THINK_MS.max(*think);
     for round in 1..FAULT_ROUNDS_MAX {
         if scenario.faults.len() >= GROUP_FAULTS_MIN {
             break;

@@ -45,7 +45,7 @@ pub const CLUSTER_KNOBS: &[Knob] = &[
 /// Knobs that only groups turn.
 pub const GROUP_KNOBS: &[Knob] = &[
     Knob { name: "replication.prepare_timeout_ms", default: 3_000, extremes: &[2_000, 10_000] },
-    Knob { name: "replication.resend_ms", default: 500, extremes: &[100, 250] },
+    Knob { name: "replication.resend_ms", default: 500, extremes: &[250, 1_000] },
     Knob { name: "replication.check_ms", default: 10_000, extremes: &[100, 1_000] },
     Knob { name: "replication.learn_timeout_ms", default: 60_000, extremes: &[5_000, 20_000] },
     Knob { name: "replication.learn", default: 0, extremes: &[LEARN_LOG, LEARN_CHECKPOINT] },
@@ -288,7 +288,7 @@ fn add_replica(
             copy: NfsOptions::default(),
             rpc: RpcOptions::default(),
         };
-        let make = spied(storage_apps(storage), contents.clone());
+        let make = spied(storage_apps(storage), index.into(), contents.clone());
         Box::new(ReplicaApp::new(options, make).watched_by(watch.clone()))
     };
     sim.add_node(NodeSpec::new(name, [10, 0, 0, SERVER_HOSTS + index].into(), 2, app))

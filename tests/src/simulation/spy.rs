@@ -30,17 +30,48 @@ struct Shared {
     /// By partition and decree: a hash of time stamp, stamp and requests; 0 where nothing was seen.
     seen: Mutex<BTreeMap<(i32, i32), Vec<u64>>>,
     compared: AtomicU64,
-    is_wrong: AtomicBool,
-    wrong: Mutex<Option<String>>,
+    /// Applied in this step, by which server: a process that dies in the middle of a step has not done it.
+    fresh: Mutex<Vec<(usize, Applied)>>,
+    has_fresh: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Applied {
+    gpid: Gpid,
+    decree: i64,
+    ballot: i64,
+    hash: u64,
 }
 
 impl Contents {
+    /// Takes what was applied in the step that has just ended by servers that are still `up`.
+    ///
+    /// # Errors
     /// What two servers, or two lives of one, applied differently.
-    pub fn wrong(&self) -> Option<String> {
-        if !self.shared.is_wrong.load(Ordering::Relaxed) {
-            return None;
+    pub fn settle(&self, up: impl Fn(usize) -> bool) -> Result<(), String> {
+        if !self.shared.has_fresh.swap(false, Ordering::Relaxed) {
+            return Ok(());
         }
-        self.shared.wrong.lock().expect("one thread").clone()
+        let fresh = std::mem::take(&mut *self.shared.fresh.lock().expect("one thread"));
+        let mut seen = self.shared.seen.lock().expect("one thread");
+        for (_, applied) in fresh.into_iter().filter(|(server, _)| up(*server)) {
+            let Applied { gpid, decree, ballot, hash } = applied;
+            let seen = seen.entry((gpid.app_id, gpid.partition_index)).or_default();
+            let place = usize::try_from(decree).unwrap_or_default();
+            if seen.len() <= place {
+                seen.resize(place + 1, 0);
+            }
+            match seen[place] {
+                0 => seen[place] = hash,
+                same if same == hash => drop(self.shared.compared.fetch_add(1, Ordering::Relaxed)),
+                _ => {
+                    return Err(format!(
+                        "{gpid} applies another mutation at decree {decree} than before, ballot {ballot}"
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Mutations that were applied more than once in the cluster, and were the same.
@@ -48,34 +79,13 @@ impl Contents {
         self.shared.compared.load(Ordering::Relaxed)
     }
 
-    fn note(&self, gpid: Gpid, run: &[Mutation]) {
-        let mut seen = self.shared.seen.lock().expect("one thread");
-        let seen = seen.entry((gpid.app_id, gpid.partition_index)).or_default();
-        for mutation in run {
-            let (decree, hash) = (mutation.decree.0 as usize, hash_of(mutation));
-            if seen.len() <= decree {
-                seen.resize(decree + 1, 0);
-            }
-            match seen[decree] {
-                0 => seen[decree] = hash,
-                same if same == hash => {
-                    self.shared.compared.fetch_add(1, Ordering::Relaxed);
-                }
-                _ => self.accuse(gpid, mutation),
-            }
-        }
-    }
-
-    fn accuse(&self, gpid: Gpid, mutation: &Mutation) {
-        let text = format!(
-            "{gpid} applies at decree {} another mutation than before: {} requests, time stamp {}, ballot {}",
-            mutation.decree,
-            mutation.requests.len(),
-            mutation.timestamp_us,
-            mutation.ballot
-        );
-        self.shared.wrong.lock().expect("one thread").get_or_insert(text);
-        self.shared.is_wrong.store(true, Ordering::Relaxed);
+    fn note(&self, server: usize, gpid: Gpid, run: &[Mutation]) {
+        let applied = |mutation: &Mutation| {
+            let (decree, ballot) = (mutation.decree.0, mutation.ballot.0);
+            (server, Applied { gpid, decree, ballot, hash: hash_of(mutation) })
+        };
+        self.shared.fresh.lock().expect("one thread").extend(run.iter().map(applied));
+        self.shared.has_fresh.store(true, Ordering::Relaxed);
     }
 }
 
@@ -89,17 +99,19 @@ fn hash_of(mutation: &Mutation) -> u64 {
     hash.max(1)
 }
 
-/// Lets `contents` see what the state machines of a server apply.
-pub fn spied(make: MakeFactory, contents: Contents) -> MakeFactory {
+/// Lets `contents` see what the state machines of a server, of this number, apply.
+pub fn spied(make: MakeFactory, server: usize, contents: Contents) -> MakeFactory {
     Box::new(move |ctx, listen| {
         let inner = make(ctx, listen)?;
-        let factory: Arc<dyn StateMachineFactory> = Arc::new(SpyFactory { inner, contents });
+        let factory: Arc<dyn StateMachineFactory> =
+            Arc::new(SpyFactory { inner, server, contents });
         Ok(factory)
     })
 }
 
 struct SpyFactory {
     inner: Arc<dyn StateMachineFactory>,
+    server: usize,
     contents: Contents,
 }
 
@@ -114,8 +126,8 @@ impl StateMachineFactory for SpyFactory {
         args: &OpenArgs<'_>,
     ) -> Result<Arc<dyn StateMachine>, AppError> {
         let inner = self.inner.open(job, args)?;
-        let (gpid, contents) = (args.gpid, self.contents.clone());
-        Ok(Arc::new(Spy { inner, gpid, contents }))
+        let (server, gpid, contents) = (self.server, args.gpid, self.contents.clone());
+        Ok(Arc::new(Spy { inner, server, gpid, contents }))
     }
 
     fn checkpoint_home(&self) -> &Path {
@@ -129,6 +141,7 @@ impl StateMachineFactory for SpyFactory {
 
 struct Spy {
     inner: Arc<dyn StateMachine>,
+    server: usize,
     gpid: Gpid,
     contents: Contents,
 }
@@ -141,7 +154,7 @@ impl StateMachine for Spy {
         replies: &mut Replies,
     ) -> Result<(), ApplyError> {
         self.inner.apply(run, mode, replies)?;
-        self.contents.note(self.gpid, run);
+        self.contents.note(self.server, self.gpid, run);
         Ok(())
     }
 

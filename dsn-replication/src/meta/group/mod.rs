@@ -6,6 +6,8 @@
 
 pub mod cure;
 pub mod ddd;
+#[cfg(test)]
+mod faults;
 pub mod membership;
 pub mod placement;
 mod proposal;

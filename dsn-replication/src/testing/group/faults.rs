@@ -6,9 +6,13 @@ impl World {
     pub(crate) fn write(&mut self) {
         let at = self.rng.index(SERVERS);
         let (up, primary) = (self.servers[at].up, self.servers[at].core.role().is_primary());
-        if !up || !primary {
-            return;
+        if up && primary {
+            self.write_to(at);
         }
+    }
+
+    /// A client writes the next number to a primary.
+    pub(crate) fn write_to(&mut self, at: usize) {
         let number = self.next_write;
         self.next_write += 1;
         self.servers[at].writes.insert(Ticket(number as u32), number);

@@ -206,6 +206,13 @@ impl World {
         let server = &self.servers[at];
         server.core.check_invariants().unwrap_or_else(|error| panic!("server {at}: {error}"));
         let Role::Primary(lead) = server.core.role() else { return };
+        for member in self.servers.iter().filter(|other| other.up) {
+            let core = &member.core;
+            if matches!(core.role(), Role::Secondary(_)) && core.ballot() == server.core.ballot() {
+                let (has, committed) = (core.prepared(), server.core.committed());
+                assert!(has >= committed, "a member has {has}, and {committed} is committed");
+            }
+        }
         if server.up && server.lease && server.core.applied() >= lead.takeover() {
             let seen: BTreeSet<u64> = server.history.iter().flat_map(|c| c.1.clone()).collect();
             let missing = self.acked.difference(&seen).next();
