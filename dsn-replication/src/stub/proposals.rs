@@ -14,7 +14,6 @@ use crate::wire::config::{
     PartitionConfiguration, PartitionStatus,
 };
 use dsn_core::exec::Ctx;
-use dsn_core::planted;
 use dsn_rpc::address::RpcAddress;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
@@ -107,9 +106,7 @@ impl ReplicaStub {
         let gpid = proposal.config.pid;
         // A group that ever had a primary may have data, whatever the meta server has heard of it.
         let (decree, ballot) = (proposal.config.last_committed_decree, proposal.config.ballot);
-        let had_data = decree > 0 || ballot > 0;
-        let had_data = had_data || proposal.config_type != ConfigType::AssignPrimary;
-        if had_data && !planted::has("empty_replica_leads") {
+        if decree > 0 || ballot > 0 || proposal.config_type != ConfigType::AssignPrimary {
             tracing::error!(%gpid, "asked to lead a partition that has data, of which this server has none");
             return;
         }

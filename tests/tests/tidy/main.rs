@@ -5,6 +5,7 @@
 
 mod architecture;
 mod crates;
+mod faults;
 mod modules;
 mod text;
 mod tree;
@@ -34,6 +35,11 @@ fn crate_roots_forbid_unsafe_code() {
 #[test]
 fn every_file_is_compiled() {
     check(modules::check(&Tree::load(), &crates::metadata()));
+}
+
+#[test]
+fn every_fault_has_the_tests_that_are_named() {
+    check(faults::check(&Tree::load()));
 }
 
 #[test]

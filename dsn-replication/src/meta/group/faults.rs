@@ -1,4 +1,4 @@
-//! Faults that cost others their data or their service, by name, told to the meta server. `docs/faults.md` has the list.
+//! Faults that cost others their data or their service, by name, told to the meta server (`docs/faults.md`).
 
 use std::time::Duration;
 

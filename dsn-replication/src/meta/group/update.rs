@@ -5,7 +5,6 @@
 //! already is answered as it was (its sender did not hear). While a change is being written, others of the same
 //! group are told to come again.
 
-use dsn_core::planted;
 use dsn_core::time::Mono;
 use dsn_rpc::address::RpcAddress;
 use dsn_rpc::error_code::ErrorCode;
@@ -82,7 +81,7 @@ impl Cluster {
                 false => Verdict::Answer(ErrorCode::IoPending),
             };
         }
-        if request.config.ballot != current.ballot + 1 && !planted::has("config_not_fenced") {
+        if request.config.ballot != current.ballot + 1 {
             return Verdict::Answer(ErrorCode::InvalidVersion);
         }
         match self.checked_change(current, request) {
@@ -117,11 +116,6 @@ impl Cluster {
         request: &ConfigurationUpdateRequest,
     ) -> Result<PartitionConfiguration, ChangeError> {
         let mut after = change(current, request.config_type, request.node)?;
-        if planted::has("config_not_fenced") {
-            // What the sender believes is stored.
-            (after.primary, after.ballot) = (request.config.primary, request.config.ballot);
-            after.secondaries = request.config.secondaries.clone();
-        }
         if !same_members(&after, &request.config) {
             return Err(ChangeError::IsNot("placed as the change says"));
         }
