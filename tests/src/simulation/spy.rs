@@ -35,6 +35,9 @@ struct Shared {
     has_fresh: AtomicBool,
 }
 
+/// More than any run proposes.
+const DECREES_MAX: usize = 10_000_000;
+
 #[derive(Clone, Copy, Debug)]
 struct Applied {
     gpid: Gpid,
@@ -58,6 +61,9 @@ impl Contents {
             let Applied { gpid, decree, ballot, hash } = applied;
             let seen = seen.entry((gpid.app_id, gpid.partition_index)).or_default();
             let place = usize::try_from(decree).unwrap_or_default();
+            if place > DECREES_MAX {
+                return Err(format!("{gpid} applies decree {decree}, which nobody proposed"));
+            }
             if seen.len() <= place {
                 seen.resize(place + 1, 0);
             }
