@@ -35,7 +35,7 @@ use crate::placement::{Placed, Placement};
 use crate::reads;
 use crate::replica::{Change, CoreOptions, LocalError, WriteRules};
 use crate::state_machine::StateMachineFactory;
-use crate::wire::config::{AppInfo, ConfigurationUpdateRequest, ReplicaInfo};
+use crate::wire::config::{AppInfo, ConfigurationUpdateRequest, PartitionStatus, ReplicaInfo};
 use crate::worker_log::WorkerLogs;
 use copies::{Copies, CopyOptions};
 use dsn_core::exec::{Addr, BlockingCtx, Ctx, Place, Resident};
@@ -366,7 +366,8 @@ impl ReplicaStub {
         }
         let Some(log) = self.dirs[data_dir].log.clone() else { return };
         let gate = Arc::new(ReadGate::new(gpid, machine.clone(), self.lease.clone()));
-        // The meta server must hear of what only the log has: it may have been acknowledged.
+        // The meta server must hear of what only the log has, and under which ballot: it may have been acknowledged.
+        gate.publish(PartitionStatus::Inactive, recovered.ballot, false);
         gate.note_prepared(recovered.prepared());
         let (table, partition) = (gpid.app_id.to_string(), gpid.partition_index.to_string());
         let labels = [("table_id", table.as_str()), ("partition_id", partition.as_str())];
