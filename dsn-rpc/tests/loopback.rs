@@ -515,8 +515,8 @@ fn whoever_watches_a_connection_hears_of_its_end_once() {
         let client = TestNode::start(1, RpcOptions::default());
         let calls = Calls::new(&client, 0);
         calls.call(&client, 1, server.addr, &RPC_TEST_SESSION, "", CallOptions::default());
-        let session = SESSIONS.lock().unwrap().pop().expect("the handler has seen it");
         assert_eq!(calls.next_text(), (1, Ok("".into())));
+        let session = SESSIONS.lock().unwrap().pop().expect("the handler has seen it");
         let tell = tell.clone();
         server.run(worker, move |ctx| {
             let caller = ctx.spawn_here(|_, _| Caller);
