@@ -208,9 +208,6 @@ impl Replica {
             // Nothing that was logged under a former ballot counts under this one, unless it is decided.
             (self.ballot, self.logged) = (ballot, self.committed);
         }
-        if planted::has("ballot_not_logged") {
-            return;
-        }
         let kind = RecordKind::Truncate;
         log.truncate(RecordKey { gpid: self.gpid, ballot: self.ballot, decree: last.next(), kind });
     }
