@@ -216,6 +216,21 @@ fn a_log_that_cannot_be_written_costs_a_member_its_place() {
     }
 }
 
+/// A member whose log has failed is invited to learn again before its server has looked at the log: what is opened anew
+/// with all the directory is not opened a second time by itself.
+#[test]
+fn a_member_whose_log_failed_is_opened_once() {
+    let fail = |n: u64| {
+        let path = "/replica/log/".to_owned();
+        let op = dsn_core::sim::DiskOp::Write;
+        let node = SERVERS[n as usize % 3].to_owned();
+        (2_000 + n * 3_210, Fault::DiskFail { node, op, one_in: 1, path, ms: 500 })
+    };
+    for seed in [36, 37, 38, 39] {
+        holds(&knob(with(story(seed), (0..11).map(fail)), "meta.round_ms", 100));
+    }
+}
+
 /// Row "slow disk, stuck disk": the member is replaced after its time, the group goes on.
 #[test]
 fn a_stuck_disk_does_not_hold_up_its_groups() {

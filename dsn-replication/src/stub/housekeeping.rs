@@ -29,7 +29,6 @@ impl ReplicaStub {
     pub(super) fn drop_replica(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid) {
         let Some((held, machine)) = self.let_go(ctx, gpid) else { return };
         tracing::info!(%gpid, "replica no longer wanted");
-        self.stop_learning(ctx, gpid);
         let log = self.dirs[held.data_dir].log.clone();
         self.opening.insert(gpid, held.data_dir);
         ctx.offload(

@@ -162,7 +162,8 @@ impl ReplicaStub {
     /// way, a worker that has not looked at the table of replicas since.
     fn put_in_place(&mut self, ctx: &mut Ctx<'_>, swap: Swap, looks: u32) {
         let gpid = swap.lesson.gpid;
-        if swap.former.strong_count() > 0 && looks < LOOKS_MAX {
+        let is_open = self.dirs[swap.held.data_dir].log.is_some();
+        if is_open && swap.former.strong_count() > 0 && looks < LOOKS_MAX {
             ctx.after(self.me, &LPC_STUB_EVENT, LOOK_PAUSE, move |stub, ctx| {
                 stub.put_in_place(ctx, swap, looks + 1);
             });

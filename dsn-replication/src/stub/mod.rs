@@ -364,7 +364,9 @@ impl ReplicaStub {
             let close = move |job: &BlockingCtx<'_>| machine.close(job);
             return ctx.offload(&LPC_OPEN_REPLICA, close, self.me, |_, (), _| {});
         }
-        let Some(log) = self.dirs[data_dir].log.clone() else { return };
+        let Some(log) = self.dirs[data_dir].log.clone() else {
+            return self.opened_too_late(ctx, machine, data_dir);
+        };
         let gate = Arc::new(ReadGate::new(gpid, machine.clone(), self.lease.clone()));
         // The meta server must hear of what only the log has, and under which ballot: it may have been acknowledged.
         gate.publish(PartitionStatus::Inactive, recovered.ballot, false);

@@ -16,7 +16,7 @@ use crate::replica::LocalError;
 use crate::state_machine::{CheckpointKind, StateMachine};
 use crate::wire::config::PartitionStatus;
 use dsn_core::disk::Space;
-use dsn_core::exec::{Ctx, WorkerId};
+use dsn_core::exec::{BlockingCtx, Ctx, WorkerId};
 use dsn_core::time::Mono;
 use dsn_rpc::ServiceTable;
 use dsn_rpc::gpid::Gpid;
@@ -249,12 +249,15 @@ impl ReplicaStub {
         match dir.log.as_ref().map(|log| log.failure()) {
             Some(None) => {}
             Some(Some(error)) => self.shut_dir(ctx, index, &error),
-            None if dir.pause.due.is_past(ctx.clock()) && are_gone(&dir.former) => {
-                dir.former.clear();
-                dir.opening = true;
-                self.open_dir_again(ctx, index);
+            None => {
+                // What is being made, opened or closed in it belongs to its former life.
+                let busy = self.opening.values().any(|other| *other == index);
+                if !busy && dir.pause.due.is_past(ctx.clock()) && are_gone(&dir.former) {
+                    dir.former.clear();
+                    dir.opening = true;
+                    self.open_dir_again(ctx, index);
+                }
             }
-            None => {}
         }
     }
 
@@ -271,8 +274,15 @@ impl ReplicaStub {
             self.held.iter().filter(|(_, held)| here(held)).map(|(gpid, _)| *gpid).collect();
         let machines: Vec<_> =
             gpids.into_iter().filter_map(|gpid| Some(self.let_go(ctx, gpid)?.1)).collect();
-        self.dirs[index].former.extend(machines.iter().map(Arc::downgrade));
-        self.board.unserved.lock().retain(|_, each| each.data_dir != index || each.pause.is_none());
+        let mut former: Vec<_> = machines.iter().map(Arc::downgrade).collect();
+        self.board.unserved.lock().retain(|_, each| {
+            let waits = each.data_dir == index && each.pause.is_some();
+            if waits {
+                former.extend(each.former.take());
+            }
+            !waits
+        });
+        self.dirs[index].former.extend(former);
         ctx.offload(
             &LPC_OPEN_REPLICA,
             move |job| machines.into_iter().for_each(|machine| machine.close(job)),
@@ -354,7 +364,8 @@ impl ReplicaStub {
         self.sync_now(ctx);
     }
 
-    /// A replica's directory is there and could not be opened: it is tried again, when `former` is gone.
+    /// A replica's directory is there and could not be opened: it is tried again, when `former` is gone; by itself, or
+    /// with all that its data directory holds if that is shut.
     pub(super) fn wait_for_disk(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -363,9 +374,25 @@ impl ReplicaStub {
         reason: String,
         former: Option<Weak<dyn StateMachine>>,
     ) {
+        if self.dirs[data_dir].log.is_none() {
+            self.dirs[data_dir].former.extend(former);
+            return;
+        }
         let pause = Some(Pause::first(ctx.clock()));
         let unserved = Unserved { data_dir, dir, reason, pause, former };
         self.board.unserved.lock().insert(gpid, unserved);
+    }
+
+    /// A replica was opened while its data directory was shut: it is closed, and comes back with the others.
+    pub(super) fn opened_too_late(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        machine: Arc<dyn StateMachine>,
+        data_dir: usize,
+    ) {
+        self.dirs[data_dir].former.push(Arc::downgrade(&machine));
+        let close = move |job: &BlockingCtx<'_>| machine.close(job);
+        ctx.offload(&LPC_OPEN_REPLICA, close, self.me, |_, (), _| {});
     }
 
     fn take_out(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid, reason: String, damaged: bool) {
@@ -395,13 +422,14 @@ impl ReplicaStub {
         );
     }
 
-    /// Takes a replica away from its clients and its host.
+    /// Takes a replica away from its clients and its host, and ends what it was learning.
     pub(super) fn let_go(
         &mut self,
         ctx: &mut Ctx<'_>,
         gpid: Gpid,
     ) -> Option<(Held, Arc<dyn StateMachine>)> {
         let held = self.held.remove(&gpid)?;
+        self.stop_learning(ctx, gpid);
         let placed = self.board.placement.get(ctx, gpid)?;
         self.board.placement.remove(gpid);
         ctx.close(held.host);

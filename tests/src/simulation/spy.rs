@@ -1,5 +1,6 @@
 //! What the state machines of a whole cluster apply, seen from between replication and storage: a decree has one
-//! content for ever, on every server, before and after every restart.
+//! content for ever, on every server, before and after every restart; and no server opens the files of a replica while
+//! it still has them open.
 
 use bytes::BytesMut;
 use dsn_core::exec::BlockingCtx;
@@ -15,9 +16,9 @@ use dsn_replication::wire::config::AppInfo;
 use dsn_rpc::gpid::Gpid;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 /// What was applied at which decree, on any server. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +34,10 @@ struct Shared {
     /// Applied in this step, by which server: a process that dies in the middle of a step has not done it.
     fresh: Mutex<Vec<(usize, Applied)>>,
     has_fresh: AtomicBool,
+    /// What is open, by server and directory.
+    open: Mutex<BTreeMap<(usize, PathBuf), Weak<()>>>,
+    /// What was opened while it was open.
+    twice: Mutex<Option<String>>,
 }
 
 /// More than any run proposes.
@@ -50,10 +55,13 @@ impl Contents {
     /// Takes what was applied in the step that has just ended by servers that are still `up`.
     ///
     /// # Errors
-    /// What two servers, or two lives of one, applied differently.
+    /// What two servers, or two lives of one, applied differently; what a server has opened twice.
     pub fn settle(&self, up: impl Fn(usize) -> bool) -> Result<(), String> {
         if !self.shared.has_fresh.swap(false, Ordering::Relaxed) {
             return Ok(());
+        }
+        if let Some(twice) = self.shared.twice.lock().expect("one thread").take() {
+            return Err(twice);
         }
         let fresh = std::mem::take(&mut *self.shared.fresh.lock().expect("one thread"));
         let mut seen = self.shared.seen.lock().expect("one thread");
@@ -83,6 +91,16 @@ impl Contents {
     /// Mutations that were applied more than once in the cluster, and were the same.
     pub fn compared(&self) -> u64 {
         self.shared.compared.load(Ordering::Relaxed)
+    }
+
+    /// A server is about to open the files in `dir`, which must not be open.
+    fn about_to_open(&self, server: usize, dir: &Path) {
+        let open = self.shared.open.lock().expect("one thread");
+        if open.get(&(server, dir.to_owned())).is_some_and(|it| it.strong_count() > 0) {
+            let twice = format!("server {server} opens {} while it is open", dir.display());
+            *self.shared.twice.lock().expect("one thread") = Some(twice);
+            self.shared.has_fresh.store(true, Ordering::Relaxed);
+        }
     }
 
     fn note(&self, server: usize, gpid: Gpid, run: &[Mutation]) {
@@ -131,9 +149,13 @@ impl StateMachineFactory for SpyFactory {
         job: &BlockingCtx<'_>,
         args: &OpenArgs<'_>,
     ) -> Result<Arc<dyn StateMachine>, AppError> {
-        let inner = self.inner.open(job, args)?;
         let (server, gpid, contents) = (self.server, args.gpid, self.contents.clone());
-        Ok(Arc::new(Spy { inner, server, gpid, contents }))
+        contents.about_to_open(server, args.dir);
+        let inner = self.inner.open(job, args)?;
+        let is_open = Arc::new(());
+        let mut open = self.contents.shared.open.lock().expect("one thread");
+        open.insert((server, args.dir.to_owned()), Arc::downgrade(&is_open));
+        Ok(Arc::new(Spy { inner, server, gpid, contents, _is_open: is_open }))
     }
 
     fn checkpoint_home(&self) -> &Path {
@@ -150,6 +172,7 @@ struct Spy {
     server: usize,
     gpid: Gpid,
     contents: Contents,
+    _is_open: Arc<()>,
 }
 
 impl StateMachine for Spy {
