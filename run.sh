@@ -181,8 +181,13 @@ start_onebox() {
   else
     echo "$base" >"$ONEBOX/port_base"
   fi
+  # The servers share the machine: together they have about one worker for each core. More would only wake each other.
+  case " ${sets[*]-} " in
+    *" runtime.workers="*) ;;
+    *) local share=$((replicas > 0 ? $(nproc) / replicas : 1)); sets+=("runtime.workers=$((share > 0 ? share : 1))") ;;
+  esac
   # Kept, so that instances that are started again have them too.
-  [ ${#sets[@]} = 0 ] || printf '%s\n' "${sets[@]}" >"$ONEBOX/sets"
+  printf '%s\n' "${sets[@]}" >"$ONEBOX/sets"
   local index name
   for index in $(seq "$metas"); do mkdir -p "$ONEBOX/meta@$index"; done
   for index in $(seq "$replicas"); do mkdir -p "$ONEBOX/replica@$index"; done

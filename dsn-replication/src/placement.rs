@@ -101,8 +101,8 @@ impl<H: Resident> Placement<H> {
     }
 
     /// Does `f` with every replica, in no particular order.
-    fn for_each(shared: &Shared<H>, mut f: impl FnMut(Gpid, &Placed<H>)) {
-        let map = shared.map.read().clone();
+    pub fn for_each(&self, mut f: impl FnMut(Gpid, &Placed<H>)) {
+        let map = self.shared.map.read().clone();
         map.iter().for_each(|(gpid, placed)| f(*gpid, placed));
     }
 
@@ -151,7 +151,7 @@ impl<H: Resident> Watch<H> {
     /// Does `f` with every replica, in no particular order.
     pub fn for_each(&self, f: impl FnMut(Gpid, &Placed<H>)) {
         if let Some(shared) = self.0.lock().upgrade() {
-            Placement::for_each(&shared, f);
+            Placement { shared }.for_each(f);
         }
     }
 }

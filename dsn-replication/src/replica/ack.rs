@@ -196,7 +196,7 @@ impl Replica {
                 frame.send(*node, peer, Vec::new(), now, out);
             } else if !peer.owes() {
                 let behind = peer.told < frame.committed && quiet >= options.commit_notify;
-                if behind || quiet >= options.check_interval {
+                if behind || options.check_due(peer.sent_at).is_past(now) {
                     frame.send(*node, peer, Vec::new(), now, out);
                 }
             }
@@ -220,14 +220,13 @@ impl Replica {
                 let resend = peer.sent_at + options.resend_after;
                 return resend.min(peer.progress_at + peer.evict_after(options, spare));
             }
-            let pause = if peer.owes() || !peer.streams() {
-                options.resend_after
+            if peer.owes() || !peer.streams() {
+                peer.sent_at + options.resend_after
             } else if peer.told < self.committed {
-                options.commit_notify
+                peer.sent_at + options.commit_notify
             } else {
-                options.check_interval
-            };
-            peer.sent_at + pause
+                options.check_due(peer.sent_at)
+            }
         });
         due.min()
     }

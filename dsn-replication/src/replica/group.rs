@@ -9,7 +9,7 @@ use super::{Change, Node};
 use crate::ids::{Ballot, Decree};
 use crate::wire::config::ConfigType;
 use dsn_core::planted;
-use dsn_core::time::Mono;
+use dsn_core::time::{Mono, nanos_of};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct GroupOptions {
     pub evict_after_min: Duration,
     /// A learner without progress for this long is forgotten.
     pub learner_timeout: Duration,
-    /// An idle member hears from its primary this often.
+    /// An idle member hears from its primary this often, or up to a tenth earlier ([`GroupOptions::check_due`]).
     pub check_interval: Duration,
     /// A commit point that no mutation carries is told this soon.
     pub commit_notify: Duration,
@@ -43,6 +43,21 @@ impl Default for GroupOptions {
             commit_notify: Duration::from_millis(100),
             message_bytes: 1 << 20,
         }
+    }
+}
+
+/// Moments within a check interval at which members may be due.
+const CHECK_SLOTS: u64 = 10;
+
+impl GroupOptions {
+    /// When an idle member that was last sent something at `sent_at` hears from its primary again. The checks of all
+    /// groups come at the same few moments, so that one waking up serves many and what goes to one server leaves
+    /// together.
+    #[must_use]
+    pub fn check_due(&self, sent_at: Mono) -> Mono {
+        let slot = (nanos_of(self.check_interval) / CHECK_SLOTS).max(1);
+        let latest = (sent_at + self.check_interval).nanos();
+        Mono::from_nanos(latest - latest % slot)
     }
 }
 
@@ -287,5 +302,23 @@ impl Lead {
         (peer.sent_at, peer.progress_at) = (now, now);
         self.peers.insert(node, peer);
         attempt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_of_all_groups_come_at_the_same_few_moments() {
+        let options = GroupOptions::default();
+        let sent: Vec<Mono> = (0..1000).map(|n| Mono::from_nanos(n * 10_000_019)).collect();
+        let mut due: Vec<Mono> = sent.iter().map(|sent| options.check_due(*sent)).collect();
+        for (sent, due) in sent.iter().zip(&due) {
+            let pause = sent.until(*due);
+            assert!(pause > Duration::from_secs(9) && pause <= options.check_interval, "{pause:?}");
+        }
+        due.dedup();
+        assert_eq!(due.len(), 10, "10 s of messages: {due:?}");
     }
 }

@@ -203,13 +203,11 @@ impl ReplicaStub {
 
     fn count(&self) {
         let (mut primary, mut inactive, mut error) = (0, 0, 0);
-        for (_, placed) in self.board.placement.all() {
-            match placed.gate.status() {
-                PartitionStatus::Primary => primary += 1,
-                PartitionStatus::Error => error += 1,
-                _ => inactive += 1,
-            }
-        }
+        self.board.placement.for_each(|_, placed| match placed.gate.status() {
+            PartitionStatus::Primary => primary += 1,
+            PartitionStatus::Error => error += 1,
+            _ => inactive += 1,
+        });
         let (waiting, damaged) = {
             let unserved = self.board.unserved.lock();
             let waiting = unserved.values().filter(|each| each.pause.is_some()).count();

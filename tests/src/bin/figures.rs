@@ -15,9 +15,7 @@ use std::time::{Duration, Instant};
 const SERVERS: usize = 3;
 /// Keys that meet each of the 8 partitions of the table.
 const PROBES: u64 = 64;
-/// Kills of a primary, when the lease must run out each time ...
-const SLOW_KILLS: usize = 5;
-/// ... and when it need not.
+/// Kills of a primary.
 const KILLS: usize = 30;
 /// Longest time that anything here is waited for.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -48,8 +46,11 @@ fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
 }
 
+/// Servers that share the machine as those of `./run.sh start_onebox` do: about one worker for each core in all.
 fn cluster(name: &str, servers: usize, sets: &[&str]) -> Onebox {
-    let sets = sets.iter().map(ToString::to_string).collect();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = format!("runtime.workers={}", (cores / servers).max(1));
+    let sets = sets.iter().map(ToString::to_string).chain([workers]).collect();
     Onebox::start(name, &OneboxOptions { replicas: servers, sets, ..OneboxOptions::default() })
 }
 
@@ -162,7 +163,7 @@ fn failover() {
 }
 
 fn failover_by_lease() {
-    outages("default leases", SLOW_KILLS, &["meta_server.fast_failover_enabled=false"]);
+    outages("default leases", KILLS, &["meta_server.fast_failover_enabled=false"]);
 }
 
 fn learning() {

@@ -81,7 +81,7 @@ pub fn decide(view: &View) -> Action {
         return without_primary(view);
     }
     if view.candidate(config.primary).is_none() {
-        let successor = view.living_secondaries().iter().any(|secondary| !secondary.doubtful);
+        let successor = view.living_secondaries().iter().any(|secondary| !secondary.may_be_gone);
         return match view.primary_may_start && !successor {
             true => Action::Nothing,
             false => Action::TakeOut(config.primary),
@@ -236,6 +236,7 @@ impl Cluster {
                 doubtful: self.fd.is_unstable(node, now)
                     || partition.avoid == Some(node)
                     || self.doubted.contains(&node),
+                may_be_gone: self.doubted.contains(&node),
                 lacks: self.nodes.get(&node).is_some_and(|entry| entry.lacks(gpid)),
             })
             .collect();

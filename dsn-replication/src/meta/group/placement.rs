@@ -14,6 +14,8 @@ pub struct Candidate {
     pub load: Load,
     /// It starts again and again, or did not act when it was asked: only if there is nobody else.
     pub doubtful: bool,
+    /// It is being looked at whether its process has ended.
+    pub may_be_gone: bool,
     /// Its last report names no replica of the partition.
     pub lacks: bool,
 }

@@ -100,6 +100,7 @@ fn view(config: PartitionConfiguration, alive: &[u8]) -> View {
             node: addr(*n),
             load: Load { replicas: 10 - usize::from(*n), ..Load::default() },
             doubtful: false,
+            may_be_gone: false,
             lacks: false,
         })
         .collect();
@@ -153,6 +154,19 @@ fn unstable_servers_come_last() {
     assert_eq!(decide(&view), propose(1, 1, ConfigType::AssignPrimary));
     view.alive.remove(0);
     assert_eq!(decide(&view), propose(2, 2, ConfigType::AssignPrimary), "but before nobody");
+}
+
+#[test]
+fn a_dead_primary_is_waited_for_only_when_nobody_can_take_over() {
+    let mut view = view(group(1, &[2], &[], 3), &[2, 3]);
+    view.primary_may_start = true;
+    view.alive[0].doubtful = true;
+    let taken_out = Action::TakeOut(addr(1));
+    assert_eq!(decide(&view), taken_out, "who starts often is better than nobody");
+    view.alive[0].may_be_gone = true;
+    assert_eq!(decide(&view), Action::Nothing);
+    view.primary_may_start = false;
+    assert_eq!(decide(&view), taken_out);
 }
 
 fn former(n: u8, replica: Option<(i64, i64, i64)>) -> Former {
