@@ -18,7 +18,7 @@ use dsn_core::exec::{Addr, Ctx};
 use dsn_rpc::host_port::HostPort;
 use dsn_rpc::{Rpc, RpcOptions, ServiceTable};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,13 +71,14 @@ impl ReplicaAppOptions {
         if metas.is_empty() {
             return Err(AppError("[meta_server] server_list: no meta server is given".to_owned()));
         }
+        let rpc: RpcOptions = config.section().map_err(text)?;
         Ok(Self {
-            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
+            listen: rpc.listen_at(port).map_err(AppError)?,
             metas,
             data_dirs: instance.data_dirs.clone(),
             replication: config.section().map_err(text)?,
             copy: config.section().map_err(text)?,
-            rpc: config.section().map_err(text)?,
+            rpc,
         })
     }
 

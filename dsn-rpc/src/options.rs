@@ -2,7 +2,7 @@
 //!
 //! Every queue, buffer and wait of the crate is bounded by one of these or by a named constant beside its use.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use dsn_core::config::Size;
@@ -46,6 +46,12 @@ dsn_core::options! {
         max_calls_while_connecting: u32 = 1024, in 1..=65_536;
         /// Whether the port also answers HTTP.
         enable_http_server: bool = true;
+        /// IPv4 address of this machine on which the server listens; `0.0.0.0` for all of them, which needs an
+        /// `advertised_address`. Beyond loopback only with `insecure`.
+        listen_address: String = "127.0.0.1";
+        /// Permits to listen beyond loopback although nobody who connects has to prove who they are: only in a network
+        /// that is closed to others.
+        insecure: bool = false;
         /// `IP:PORT` under which other servers and clients reach this server when that is not where it listens:
         /// behind a proxy or an address translation. Empty: where it listens. Whatever stands in between must never
         /// refuse connections while the server lives, or `[meta_server] fast_failover_enabled` must be off.
@@ -54,6 +60,31 @@ dsn_core::options! {
 }
 
 impl RpcOptions {
+    /// Where a server with this port listens.
+    ///
+    /// # Errors
+    /// An address that is none, that others cannot be told, or that is open to others without permission; with the
+    /// text for the operator.
+    pub fn listen_at(&self, port: u16) -> Result<SocketAddr, String> {
+        let text = &self.listen_address;
+        let ip: Ipv4Addr = text
+            .parse()
+            .map_err(|_| format!("[network] listen_address: {text}: no IPv4 address"))?;
+        if !ip.is_loopback() && !self.insecure {
+            return Err(format!(
+                "[network] listen_address: {text} is open to other machines, and nobody who connects has to prove who \
+                 they are; [network] insecure = true permits it"
+            ));
+        }
+        if ip.is_unspecified() && self.advertised_address.is_empty() {
+            return Err(format!(
+                "[network] listen_address: {text} is no address to reach this server by; [network] \
+                 advertised_address must say one"
+            ));
+        }
+        Ok(SocketAddr::from((ip, port)))
+    }
+
     /// Where others reach a server that listens on `listen`.
     ///
     /// # Errors
@@ -116,6 +147,26 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_listens_on_loopback_unless_it_is_told_where_and_that_it_may() {
+        let mut options = RpcOptions::default();
+        assert_eq!(options.listen_at(7), Ok(SocketAddr::from(([127, 0, 0, 1], 7))));
+        options.listen_address = "127.0.0.2".to_owned();
+        assert_eq!(options.listen_at(7), Ok(SocketAddr::from(([127, 0, 0, 2], 7))));
+        for bad in ["", "host", "::1", "10.0.0.1:7", "300.0.0.1"] {
+            options.listen_address = bad.to_owned();
+            assert!(options.listen_at(7).unwrap_err().contains("no IPv4 address"), "{bad}");
+        }
+        options.listen_address = "10.0.0.1".to_owned();
+        assert!(options.listen_at(7).unwrap_err().contains("insecure = true"));
+        options.insecure = true;
+        assert_eq!(options.listen_at(7), Ok(SocketAddr::from(([10, 0, 0, 1], 7))));
+        options.listen_address = "0.0.0.0".to_owned();
+        assert!(options.listen_at(7).unwrap_err().contains("advertised_address"));
+        options.advertised_address = "10.0.0.1:7".to_owned();
+        assert_eq!(options.listen_at(7), Ok(SocketAddr::from(([0, 0, 0, 0], 7))));
+    }
 
     #[test]
     fn a_server_is_reached_where_it_listens_unless_it_advertises_another_address() {

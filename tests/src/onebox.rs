@@ -6,7 +6,7 @@ use crate::kill_test::proxy::Proxy;
 use pegasus_client::{ClientOptions, PegasusClient, TableSpec};
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -34,6 +34,8 @@ pub struct OneboxOptions {
     pub proxied: bool,
     /// Bytes of the disk of the last replica server, which then has one of its own.
     pub small_disk: Option<u64>,
+    /// Whether every server listens on a loopback address of its own, all on one port, as on machines of their own.
+    pub own_addresses: bool,
 }
 
 impl Default for OneboxOptions {
@@ -45,6 +47,7 @@ impl Default for OneboxOptions {
             config: "configs/onebox.toml",
             proxied: false,
             small_disk: None,
+            own_addresses: false,
         }
     }
 }
@@ -62,6 +65,7 @@ struct Instance {
     name: String,
     role: &'static str,
     /// Where it listens.
+    ip: Ipv4Addr,
     port: u16,
     /// Where it is reached, if not there.
     front: Option<u16>,
@@ -72,11 +76,11 @@ struct Instance {
 impl Instance {
     fn new(role: &'static str, number: usize) -> Self {
         let (name, port) = (format!("{role}@{number}"), free_port());
-        Self { name, role, port, front: None, child: None, disk: None }
+        Self { name, role, ip: Ipv4Addr::LOCALHOST, port, front: None, child: None, disk: None }
     }
 
     fn reached_at(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.front.unwrap_or(self.port)))
+        SocketAddr::from((self.ip, self.front.unwrap_or(self.port)))
     }
 }
 
@@ -149,6 +153,12 @@ impl Onebox {
     pub fn start(name: &str, options: &OneboxOptions) -> Self {
         let mut instances = vec![Instance::new("meta", 1)];
         instances.extend((1..=options.replicas).map(|number| Instance::new("replica", number)));
+        if options.own_addresses {
+            let port = instances[0].port;
+            for (host, instance) in (2..).zip(&mut instances) {
+                (instance.ip, instance.port) = (Ipv4Addr::new(127, 0, 0, host), port);
+            }
+        }
         let dir = scratch(name);
         let proxy = options.proxied.then(|| {
             let backs: Vec<u16> = instances.iter().map(|instance| instance.port).collect();
@@ -208,7 +218,11 @@ impl Onebox {
 
     /// Starts an instance and waits until it listens; returns how long that took.
     pub fn start_instance(&mut self, index: usize) -> Duration {
-        let meta = self.meta();
+        let meta_list = match self.options.own_addresses {
+            true => self.meta().to_string(),
+            // By name: the way in which clusters are configured.
+            false => format!("localhost:{}", self.meta().port()),
+        };
         let instance = &mut self.instances[index];
         assert!(instance.child.is_none(), "{} runs already", instance.name);
         let dir = self.dir.join(&instance.name);
@@ -226,8 +240,7 @@ impl Onebox {
             .arg(repository().join(self.options.config))
             .args(["--app", instance.role])
             .env("ONEBOX_PORT", instance.port.to_string())
-            // By name: the way in which clusters are configured.
-            .env("ONEBOX_META_LIST", format!("localhost:{}", meta.port()))
+            .env("ONEBOX_META_LIST", meta_list)
             .current_dir(&dir)
             .stdin(Stdio::null())
             .stdout(log("stdout").expect("a file for output"))
@@ -238,13 +251,16 @@ impl Onebox {
         if let Some(front) = instance.front {
             command.args(["--set", &format!("network.advertised_address=127.0.0.1:{front}")]);
         }
+        if self.options.own_addresses {
+            command.args(["--set", &format!("network.listen_address={}", instance.ip)]);
+        }
         let begun = Instant::now();
         let child = command.spawn().expect("the server starts");
         if let Some(proxy) = &self.proxy {
             proxy.belongs(index, child.id());
         }
         instance.child = Some(child);
-        let addr = SocketAddr::from(([127, 0, 0, 1], instance.port));
+        let addr = SocketAddr::from((instance.ip, instance.port));
         while TcpStream::connect_timeout(&addr, Duration::from_millis(200)).is_err() {
             let ended = instance.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             if ended.is_some() || begun.elapsed() > START_TIMEOUT {

@@ -1,6 +1,6 @@
 //! The meta server as an app of a node.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dsn_core::app::{AppError, AppFactory, AppHost, ServiceApp};
@@ -79,21 +79,17 @@ impl MetaApp {
         let data_dir = instance.data_dirs.first().cloned();
         let data_dir =
             data_dir.ok_or_else(|| AppError("[core] data_dirs: none is given".to_owned()))?;
+        let rpc: RpcOptions = config.section().map_err(text)?;
         Ok(MetaAppOptions {
-            listen: SocketAddr::new(listen_ip(config), port),
+            listen: rpc.listen_at(port).map_err(AppError)?,
             data_dir,
             replication: config.section().map_err(text)?,
             meta: config.section().map_err(text)?,
-            rpc: config.section().map_err(text)?,
+            rpc,
             envs,
             extend: Box::new(|_| {}),
         })
     }
-}
-
-/// Loopback: reaching beyond it is decided by whoever makes the options.
-fn listen_ip(_: &dsn_core::config::Config) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::LOCALHOST)
 }
 
 /// The factory of a meta server for an instance of the configuration.
