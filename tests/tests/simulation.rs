@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const SEEDS: u64 = 500;
-const GROUP_SEEDS: u64 = 500;
+const GROUP_SEEDS: u64 = 2_000;
 const THREADS: usize = 2;
 /// Places where the stories are cut; there are more.
 const CUTS_MIN: usize = 1900;

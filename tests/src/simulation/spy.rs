@@ -93,6 +93,13 @@ impl Contents {
         self.shared.compared.load(Ordering::Relaxed)
     }
 
+    /// A server's process starts: whatever the one before it had open is not open any more, though what it never came
+    /// to look at, a finished job for instance, may be kept somewhere.
+    fn started(&self, server: usize) {
+        let mut open = self.shared.open.lock().expect("one thread");
+        open.retain(|(other, _), _| *other != server);
+    }
+
     /// A server is about to open the files in `dir`, which must not be open.
     fn about_to_open(&self, server: usize, dir: &Path) {
         let open = self.shared.open.lock().expect("one thread");
@@ -127,6 +134,7 @@ fn hash_of(mutation: &Mutation) -> u64 {
 pub fn spied(make: MakeFactory, server: usize, contents: Contents) -> MakeFactory {
     Box::new(move |ctx, listen| {
         let inner = make(ctx, listen)?;
+        contents.started(server);
         let factory: Arc<dyn StateMachineFactory> =
             Arc::new(SpyFactory { inner, server, contents });
         Ok(factory)

@@ -53,12 +53,14 @@ pub fn choose(former: &[Former], committed: i64) -> Result<RpcAddress, String> {
                 // It may have acknowledged alone what the one before it never saw.
                 return Err(format!("{}, the last member, holds no replica any more", last.node));
             }
+            // Who left last under a later ballot need not know what was committed before: it has it, or it has lost
+            // something. The one before it cannot have a later ballot unless the last has lost something.
             let opposed = (ballot_a > ballot_b && committed_a < committed_b)
-                || (ballot_a < ballot_b && committed_a > committed_b);
+                || (ballot_a < ballot_b && committed_a > prepared_b);
             if opposed {
                 return Err(format!(
-                    "{} has ballot {ballot_a} and committed {committed_a}, {} has ballot {ballot_b} and \
-                     committed {committed_b}",
+                    "{} has ballot {ballot_a}, committed {committed_a} and prepared {prepared_a}, {} has ballot \
+                     {ballot_b}, committed {committed_b} and prepared {prepared_b}",
                     first.node, last.node
                 ));
             }

@@ -191,7 +191,8 @@ fn the_former_member_that_is_chosen_has_what_was_committed() {
     assert_eq!(newest(&[former(2, None), good.clone()], 12), Ok(addr(1)));
 
     // Nobody is chosen against the evidence.
-    assert!(newest(&[good.clone(), other((6, 9, 20))], 10).unwrap_err().contains("ballot 6"));
+    assert!(newest(&[good.clone(), other((6, 9, 9))], 9).unwrap_err().contains("ballot 6"));
+    assert!(newest(&[good.clone(), other((4, 11, 20))], 10).unwrap_err().contains("ballot 4"));
     assert!(newest(&[former(2, None), good.clone()], 13).unwrap_err().contains("13 was committed"));
     let lost = newest(&[good.clone(), former(2, None)], 0).unwrap_err();
     assert!(
@@ -205,6 +206,18 @@ fn the_former_member_that_is_chosen_has_what_was_committed() {
     assert!(newest(&[good.clone(), away.clone()], 0).unwrap_err().contains("not alive"));
     assert!(newest(&[silent, good.clone()], 0).unwrap_err().contains("report of 127.0.0.2"));
     assert_eq!(newest(&[away, former(3, None), good], 0), Ok(addr(1)));
+}
+
+/// The last member took over from the one before it, and went down before it had told its log that what it found there
+/// was committed. It has everything, and nobody else is ever going to have more.
+#[test]
+fn the_last_member_need_not_know_what_was_committed_before_it_took_over() {
+    let primary_before = former(1, Some((11, 17, 18)));
+    let last = |committed, prepared| former(2, Some((13, committed, prepared)));
+    assert_eq!(choose(&[primary_before.clone(), last(15, 18)], 17), Ok(addr(2)));
+    assert_eq!(choose(&[primary_before.clone(), last(15, 17)], 17), Ok(addr(2)));
+    let lost = choose(&[primary_before, last(15, 16)], 15).unwrap_err();
+    assert!(lost.contains("committed 17") && lost.contains("prepared 16"), "{lost}");
 }
 
 /// A table of one partition whose members are servers 1 to `replicas`.
