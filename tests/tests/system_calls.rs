@@ -5,9 +5,10 @@
 //! wake-ups (`/proc/PID/io`, where the calls for sockets do not appear).
 #![expect(clippy::disallowed_methods, reason = "a native test lives outside the runtime")]
 
-use cluster_tests::onebox::{Onebox, OneboxOptions};
+use cluster_tests::onebox::{Onebox, OneboxOptions, program};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 
 const REQUESTS: u64 = 4000;
 /// Calls per request beyond those that it must make: timers, beacons, the looks at the counts.
@@ -18,6 +19,9 @@ const SERVERS: usize = 3;
 /// Most calls of all servers for one write to a group: 10 of the primary if nothing comes together, 4 of each other
 /// member, and timers.
 const GROUP_CALLS_MAX: f64 = 18.5;
+/// Connections of the bench, and most calls of all servers for one write then.
+const CONNECTIONS: usize = 64;
+const SHARED_CALLS_MAX: f64 = 4.5;
 
 /// Calls so far: polls, reads of sockets, writes to sockets, other reads, other writes.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +47,13 @@ impl Calls {
         ])
     }
 
-    fn per_request(self, later: Self) -> [f64; 5] {
-        std::array::from_fn(|at| (later.0[at] - self.0[at]) as f64 / REQUESTS as f64)
+    /// Of all servers of a group.
+    fn of_group(onebox: &Onebox) -> Vec<Self> {
+        (1..=SERVERS).map(|server| Self::of(onebox, server)).collect()
+    }
+
+    fn per_request(self, later: Self, requests: f64) -> [f64; 5] {
+        std::array::from_fn(|at| (later.0[at] - self.0[at]) as f64 / requests)
     }
 }
 
@@ -93,8 +102,8 @@ fn a_request_makes_no_more_system_calls_than_it_must() {
     }
     let after = Calls::of(&onebox, 1);
     // One poll, one read, one answer; a set appends to the log once.
-    assert_calls("set", before.per_request(between), [1.0, 1.0, 1.0, 0.0, 1.0]);
-    assert_calls("get", between.per_request(after), [1.0, 1.0, 1.0, 0.0, 0.0]);
+    assert_calls("set", before.per_request(between, REQUESTS as f64), [1.0, 1.0, 1.0, 0.0, 1.0]);
+    assert_calls("get", between.per_request(after, REQUESTS as f64), [1.0, 1.0, 1.0, 0.0, 0.0]);
 }
 
 #[test]
@@ -107,17 +116,53 @@ fn a_write_to_a_group_makes_no_more_system_calls_than_it_must() {
     let key = |n: u64| format!("key{n}").into_bytes();
     (0..100).for_each(|n| table.set(&key(n), b"s", "warm").expect("a write"));
 
-    let calls = || (1..=SERVERS).map(|server| Calls::of(&onebox, server)).collect::<Vec<_>>();
-    let before = calls();
+    let before = Calls::of_group(&onebox);
     for n in 0..REQUESTS {
         table.set(&key(n), b"s", "value").expect("a write");
     }
-    let after = calls();
-    let each = before.into_iter().zip(after).map(|(before, after)| before.per_request(after));
-    let sum: f64 = each.inspect(|calls| println!("{calls:.3?}")).flatten().sum();
+    let sum = calls_per_set(&onebox, before, REQUESTS as f64);
     println!("a set of three copies: {sum:.2} calls in all");
     // The primary: polls, reads and writes for the client and both members, and its log. Each member: poll, read, log,
     // write.
     assert!(sum <= GROUP_CALLS_MAX, "{sum:.2} system calls per set");
     assert!(sum >= 14.0, "only {sum:.2} system calls per set: not counted?");
+
+    // Many connections: what arrives meanwhile shares polls, the log and the ways to the members.
+    let before = Calls::of_group(&onebox);
+    let sets = sets_of_many_connections(&onebox);
+    let sum = calls_per_set(&onebox, before, sets);
+    println!("a set of three copies, {CONNECTIONS} connections: {sum:.2} calls in all");
+    assert!(sum <= SHARED_CALLS_MAX, "{sum:.2} system calls per set");
+    assert!(sum >= 2.0, "only {sum:.2} system calls per set: not counted?");
+}
+
+/// Calls of all servers since `before` for each of so many sets.
+fn calls_per_set(onebox: &Onebox, before: Vec<Calls>, sets: f64) -> f64 {
+    let each = before.into_iter().zip(Calls::of_group(onebox));
+    let each = each.map(|(before, after)| before.per_request(after, sets));
+    each.inspect(|calls| println!("{calls:.3?}")).flatten().sum()
+}
+
+/// Sets as fast as they are answered, one in flight on each connection; how many there were.
+fn sets_of_many_connections(onebox: &Onebox) -> f64 {
+    let run = Command::new(program("pegasus-bench"))
+        .args([
+            "--meta",
+            &onebox.meta().to_string(),
+            "--json",
+            "-o",
+            "set",
+            "--duration",
+            "3s",
+            "--warm-up",
+            "0s",
+        ])
+        .args(["--connections", &CONNECTIONS.to_string()])
+        .stderr(Stdio::null())
+        .output()
+        .expect("the bench runs");
+    let report: serde_json::Value = serde_json::from_slice(&run.stdout).expect("a report");
+    let number = |path| report.pointer(path).and_then(serde_json::Value::as_f64).expect(path);
+    assert_eq!(number("/errors_total"), 0.0, "{report}");
+    number("/ops")
 }
