@@ -37,6 +37,9 @@ dsn_core::task_codes! {
 /// Bytes asked for at a time.
 const BLOCK: usize = 1 << 20;
 
+/// Bytes of a file after which what was copied of it is synced.
+const SYNC_EVERY: u64 = 4 << 20;
+
 /// How long a primary may take to describe a checkpoint.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -371,7 +374,13 @@ fn write_block(disk: &dyn Disk, path: &Path, offset: u64, content: Bytes) -> io:
     if offset == 0 {
         file.truncate(0)?;
     }
-    file.write_at(offset, &[content])
+    let end = offset + content.len() as u64;
+    file.write_at(offset, &[content])?;
+    // A little at a time: all of it at the end would hold up whoever writes to the disk meanwhile.
+    if offset / SYNC_EVERY != end / SYNC_EVERY {
+        file.sync(SyncMode::Data)?;
+    }
+    Ok(())
 }
 
 fn verify(disk: &dyn Disk, home: &Path, files: &[Wanted]) -> io::Result<()> {
