@@ -9,6 +9,7 @@ use crate::host::{LPC_REPLICA_EVENT, ReplicaHost};
 use crate::ids::{Ballot, Decree};
 use crate::placement::Placement;
 use crate::replica::{Ack, Node, Prepare, Verdict};
+use crate::wire::config::DiskStatus;
 use crate::wire::replica::{
     PrepareAckItem, PrepareAckMsg, PrepareItem, PrepareMsg, PrepareVerdict,
 };
@@ -121,6 +122,10 @@ pub fn send_ack(ctx: &mut Ctx<'_>, me: Node, to: Node, ack: &Ack) {
         },
         logged_decree: ack.logged.0,
         applied_decree: ack.applied.0,
+        disk_status: match ack.disk_is_full {
+            true => DiskStatus::SpaceInsufficient,
+            false => DiskStatus::Normal,
+        },
     };
     with_outbox(ctx, me, |outbox| outbox.waiting.entry(to).or_default().acks.push(item));
 }
@@ -217,7 +222,8 @@ fn read_prepare(item: &PrepareItem) -> Prepare {
 fn absent(prepare: &Prepare) -> Ack {
     let Prepare { gpid, ballot, attempt, seq, .. } = *prepare;
     let (logged, applied) = (Decree::NONE, Decree::NONE);
-    Ack { gpid, ballot, attempt, seq, verdict: Verdict::Absent, logged, applied }
+    let verdict = Verdict::Absent;
+    Ack { gpid, ballot, attempt, seq, verdict, logged, applied, disk_is_full: false }
 }
 
 fn on_acks(ctx: &mut Ctx<'_>, hosts: &Placement<ReplicaHost>, request: &Request, replier: Replier) {
@@ -255,6 +261,7 @@ fn read_ack(item: &PrepareAckItem) -> Option<Ack> {
         verdict,
         logged: Decree(item.logged_decree),
         applied: Decree(item.applied_decree),
+        disk_is_full: item.disk_status == DiskStatus::SpaceInsufficient,
     })
 }
 

@@ -49,7 +49,9 @@ fn every_file_is_valid_as_it_stands() {
             names.push(name);
         }
     }
-    assert!(names.contains(&"onebox.toml".to_owned()), "{names:?}");
+    for file in ["onebox.toml", "cluster.toml"] {
+        assert!(names.contains(&file.to_owned()), "{names:?}");
+    }
 }
 
 #[test]

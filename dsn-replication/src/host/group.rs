@@ -229,7 +229,10 @@ impl ReplicaHost {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Prepare(to, prepare) => send_prepare(ctx, self.node, to, prepare),
-                Effect::Ack(to, ack) => send_ack(ctx, self.node, to, &ack),
+                Effect::Ack(to, ack) => {
+                    let ack = Ack { disk_is_full: self.rules.disk_is_full, ..ack };
+                    send_ack(ctx, self.node, to, &ack);
+                }
                 Effect::Change(change) => {
                     let server = self.server.clone();
                     server.change(ctx, self.gpid(), &self.info, change);

@@ -36,6 +36,7 @@ impl Replica {
         }
         peer.seq_acked = peer.seq_acked.max(ack.seq);
         peer.patience.answered(ack.seq, now);
+        peer.disk_is_full = ack.disk_is_full;
         peer.probing = false;
         match ack.verdict {
             Verdict::Taken => {

@@ -12,7 +12,7 @@ pub struct WriteRules {
     pub max_bytes: usize,
     /// Fewest members a group must have.
     pub min_members: u32,
-    /// Whether the disk has room.
+    /// Whether the disk of this server has no room; what members say of theirs counts as well.
     pub disk_is_full: bool,
 }
 
@@ -54,7 +54,7 @@ impl Replica {
         if !has_lease {
             return Err(ErrorCode::InvalidState);
         }
-        if rules.disk_is_full {
+        if rules.disk_is_full || lead.member_disk_is_full() {
             return Err(ErrorCode::DiskInsufficient);
         }
         if lead.members() < rules.min_members as usize {

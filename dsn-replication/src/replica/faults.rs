@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::log::{Durability, LogBatch};
+use crate::table_rules::TableRules;
 use crate::testing::group::*;
 use crate::testing::mem_disk::Crash;
-use crate::wire::config::ConfigType;
+use crate::wire::config::{AppInfo, ConfigType};
+use dsn_rpc::error_code::ErrorCode;
 use std::time::Duration;
 
 /// A whole group: its primary and its two secondaries.
@@ -21,6 +23,20 @@ fn whole(seed: u64) -> (World, usize, [usize; 2]) {
     let primary = world.config.primary.expect("a primary");
     let [one, other] = world.config.secondaries[..] else { panic!("two secondaries") };
     (world, primary, [one, other])
+}
+
+/// What a member answers that has everything up to `logged`.
+fn taken(ballot: Ballot, logged: Decree) -> Ack {
+    Ack {
+        gpid: GPID,
+        ballot,
+        attempt: 0,
+        seq: 1,
+        verdict: Verdict::Taken,
+        logged,
+        applied: logged,
+        disk_is_full: false,
+    }
 }
 
 impl World {
@@ -180,9 +196,7 @@ fn an_answer_of_an_old_attempt_promotes_nobody() {
     let (attempt, ballot, logged) =
         (follow.attempt, world.core(learner).ballot(), world.core(primary).prepared());
     world.asked.clear();
-    let verdict = Verdict::Taken;
-    let stale =
-        Ack { gpid: GPID, ballot, attempt: attempt - 1, seq: 1, verdict, logged, applied: logged };
+    let stale = Ack { attempt: attempt - 1, ..taken(ballot, logged) };
     world.send_again(learner, primary, Message::Ack(stale));
     world.pass(learner, primary);
     assert!(world.asked.is_empty(), "{:?}", world.asked);
@@ -273,15 +287,7 @@ fn a_member_that_is_to_leave_is_sent_nothing_more() {
     world.pass(primary, other);
     world.links.remove(&(primary, one));
     let (ballot, applied) = (world.config.ballot, world.core(one).applied());
-    let refused = Ack {
-        gpid: GPID,
-        ballot,
-        attempt: 0,
-        seq: 1,
-        verdict: Verdict::Refused,
-        logged: applied,
-        applied,
-    };
+    let refused = Ack { verdict: Verdict::Refused, ..taken(ballot, applied) };
     world.send_again(one, primary, Message::Ack(refused));
     world.pass(one, primary);
     world.pass(other, primary);
@@ -299,8 +305,7 @@ fn two_changes_are_never_asked_for_under_one_ballot() {
     let (ballot, applied) = (world.config.ballot, world.core(one).applied());
     world.write_to(primary);
     for failed in [one, other] {
-        let verdict = Verdict::Refused;
-        let ack = Ack { gpid: GPID, ballot, attempt: 0, seq: 1, verdict, logged: applied, applied };
+        let ack = Ack { verdict: Verdict::Refused, ..taken(ballot, applied) };
         world.send_again(failed, primary, Message::Ack(ack));
         world.pass(failed, primary);
     }
@@ -463,4 +468,18 @@ fn a_member_on_a_slow_link_stays() {
     }
     assert!(answers > 40, "{answers} answers came");
     assert!(world.asked.is_empty(), "{:?}", world.asked);
+}
+
+/// Bug 19: a write to a group of which a secondary has no room is refused for that reason, until it has.
+#[test]
+fn writes_are_refused_while_a_member_has_no_room() {
+    let (mut world, primary, [one, _]) = whole(0);
+    let (rules, table) = (WriteRules::default(), TableRules::new(&AppInfo::default()));
+    let logged = world.core(primary).committed();
+    for (full, expected) in [(true, Err(ErrorCode::DiskInsufficient)), (false, Ok(()))] {
+        let ack = Ack { disk_is_full: full, ..taken(world.config.ballot, logged) };
+        world.send_again(one, primary, Message::Ack(ack));
+        world.pass(one, primary);
+        assert_eq!(world.core(primary).admit_write(&rules, &table, 1, 0, true), expected);
+    }
 }

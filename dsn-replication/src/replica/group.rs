@@ -125,6 +125,8 @@ pub struct Peer {
     pub(super) probing: bool,
     /// The commit point it was told last.
     pub(super) told: Decree,
+    /// It says that its disk has no room for writes of clients.
+    pub(super) disk_is_full: bool,
     pub(super) sent_at: Mono,
     /// Since when it owes an answer; the last progress.
     pub(super) progress_at: Mono,
@@ -145,6 +147,7 @@ impl Peer {
             rewound: 0,
             probing: false,
             told: Decree::NONE,
+            disk_is_full: false,
             sent_at: Mono::ZERO,
             progress_at: Mono::ZERO,
             patience: Patience::default(),
@@ -253,6 +256,12 @@ impl Lead {
     #[must_use]
     pub fn members(&self) -> usize {
         1 + self.secondaries().count()
+    }
+
+    /// Whether another member has no room for writes of clients.
+    pub(super) fn member_disk_is_full(&self) -> bool {
+        let full = |peer: &Peer| peer.kind == Kind::Member && !peer.failed && peer.disk_is_full;
+        self.peers.values().any(full)
     }
 
     /// Whether a member may leave and others than the primary stay.

@@ -72,6 +72,8 @@ pub struct Ack {
     pub logged: Decree,
     /// Everything up to here is applied.
     pub applied: Decree,
+    /// The member's disk has no room for writes of clients.
+    pub disk_is_full: bool,
 }
 
 /// What a core asks its host to do, in order.

@@ -247,6 +247,8 @@ impl Replica {
             verdict,
             logged,
             applied: self.applied,
+            // The host knows.
+            disk_is_full: false,
         }
     }
 }

@@ -132,6 +132,7 @@ message! {
         5: verdict: PrepareVerdict,
         6: logged_decree: i64,
         7: applied_decree: i64,
+        8: disk_status: DiskStatus,
     }
 
     /// Outcome of a prepare, as the original tells it.
