@@ -37,11 +37,14 @@ impl ReplicaHost {
             self.give_up(ctx, given_up);
         }
         self.prepares = prepares;
-        let now = self.core.role().status();
+        let (now, ballot) = (self.core.role().status(), self.core.ballot());
         if now != status {
-            tracing::info!(gpid = %self.gpid(), ballot = %self.core.ballot(), from = %status, to = %now, "role");
+            tracing::info!(gpid = %self.gpid(), %ballot, from = %status, to = %now, "role");
+        }
+        if (now, ballot) != (status, self.gate.ballot()) {
             self.publish();
         }
+        self.gate.note_prepared(self.core.prepared());
         self.apply_committed(ctx);
     }
 

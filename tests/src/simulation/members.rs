@@ -1,8 +1,9 @@
 //! What the members of all groups may be at any moment, and what they must be at the end.
 //!
 //! While faults strike: one primary per ballot; at most one server that may serve a partition's reads, by its own gate
-//! and clock; each core's own invariants; and no member behind what its primary calls committed. After healing: every
-//! group has all its members, and members of equal decree have equal images on their disks, byte for byte.
+//! and clock; each core's own invariants; no ballot reported but the core's; and no member behind what its primary calls
+//! committed. After healing: every group has all its members, and members of equal decree have equal images on their
+//! disks, byte for byte.
 
 use super::shape::{Servers, Shape};
 use super::spy::Contents;
@@ -66,6 +67,11 @@ impl Members {
                     let core = host.core();
                     if let Err(error) = core.check_invariants() {
                         broken = Some(error);
+                    }
+                    // What the meta server is told, and by which it chooses when all members are gone.
+                    if placed.gate.ballot() != core.ballot() {
+                        let (told, has) = (placed.gate.ballot(), core.ballot());
+                        broken = Some(format!("{gpid}: reports ballot {told} and has {has}"));
                     }
                     Seen {
                         node: *node,
@@ -170,6 +176,30 @@ pub fn incomplete(sim: &Sim, servers: &Servers, shape: &Shape) -> Vec<i32> {
         members.iter().filter(|seen| **seen == member).count() + 1 == shape.copies as usize
     };
     (0..shape.partitions).filter(|index| !groups.get(index).is_some_and(whole)).collect()
+}
+
+/// The members of a partition of the first table, for people.
+pub fn describe(sim: &Sim, servers: &Servers, index: i32) -> String {
+    let mut members = Vec::new();
+    for (node, watch) in watches(servers) {
+        watch.for_each(|gpid, placed| {
+            if (gpid.app_id, gpid.partition_index) != (1, index) || !sim.is_up(node) {
+                return;
+            }
+            let applied = placed.gate.machine().last_applied();
+            let core = sim.peek(node, placed.host, |host| {
+                let core = host.core();
+                let (ballot, committed, prepared) =
+                    (core.ballot(), core.committed(), core.prepared());
+                format!("ballot {ballot}, prepared {prepared}, committed {committed}")
+            });
+            let (name, status) = (sim.name(node), placed.gate.status());
+            let core = core.unwrap_or_default();
+            members.push(format!("{name}: {status:?}, {core}, applied {applied}"));
+        });
+    }
+    members.sort();
+    format!("partition {index}: {}", members.join("; "))
 }
 
 /// After an orderly stop: replicas of equal decree have equal images. Returns how many were compared.

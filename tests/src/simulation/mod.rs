@@ -202,11 +202,10 @@ fn become_whole(sim: &mut Sim, servers: &Servers, shape: &Shape) {
         due && left(sim).is_empty()
     };
     if sim.run_until(HEAL_LIMIT, whole) != Outcome::Reached {
-        let left = left(sim);
-        sim.violate(
-            "liveness",
-            format!("the groups of partitions {left:?} are not whole {HEAL_LIMIT:?} after healing"),
-        );
+        let left: Vec<String> =
+            left(sim).iter().map(|index| members::describe(sim, servers, *index)).collect();
+        let left = left.join(" | ");
+        sim.violate("liveness", format!("not whole {HEAL_LIMIT:?} after healing: {left}"));
     }
 }
 
