@@ -1,12 +1,12 @@
-//! Learners of a checkpoint: what the log keeps for them, how many copy at a time, and how fast.
+//! Learners of a checkpoint: what the log keeps for them, how many copy at a time, how fast, and who is to learn.
 
 #[path = "../examples/log_store/log_store.rs"]
 mod log_store;
 
 use bytes::Bytes;
 use dsn_core::disk::Disk;
-use dsn_core::sim::NodeId;
-use dsn_replication::client::Target;
+use dsn_core::sim::{DiskFault, DiskOp, NodeId};
+use dsn_replication::client::{ClientError, Target};
 use dsn_replication::testing::cluster::{ClusterSpec, SimCluster};
 use log_store::{APPEND, LogStore};
 use std::path::Path;
@@ -57,6 +57,13 @@ impl World {
                 self.cluster.wait(&answer).expect("the append is acknowledged");
             }
         }
+    }
+
+    /// Appends a little to the first partition.
+    fn append_one(&mut self) -> Result<(), ClientError> {
+        let request = APPEND.request(Target::Partition(0), &Bytes::from_static(b"x"));
+        let answer = self.cluster.send(TABLE, request);
+        self.cluster.wait(&answer).map(drop)
     }
 
     /// Members of each group.
@@ -165,4 +172,25 @@ fn learners_of_checkpoints_take_turns_and_keep_to_the_rate() {
     }
     assert!(turns[0] < seconds(6) && turns[2] < seconds(12), "one after the other: {turns:?}");
     assert!(together[0] > seconds(8), "the disk is shared: {together:?}");
+}
+
+/// The member that left last is back, and its disk takes nothing: another server learns in its place.
+#[test]
+fn a_server_whose_disk_is_broken_is_passed_over() {
+    let mut world = World::new(3, 2, "");
+    world.append(1);
+    let broken = world.secondary();
+    let node = world.cluster.server(broken);
+    let fault = DiskFault::Fail { op: DiskOp::Write, one_in: 1, path: "/".to_owned() };
+    world.cluster.sim().disk(node).add_fault(fault);
+    let fails = world.append_one();
+    assert!(fails.is_ok(), "two of three go on: {fails:?}");
+    world.cluster.run_for(Duration::from_secs(10));
+    let took = world.run_until_whole(Duration::from_secs(120));
+    println!("whole again after {took:?}");
+    for (primary, others) in world.groups() {
+        assert!(primary != broken && !others.contains(&broken), "{primary} {others:?}");
+    }
+    world.append(1);
+    world.cluster.finish();
 }

@@ -53,6 +53,8 @@ pub struct View {
     pub idle: bool,
     /// Whether the last lost member has been waited for long enough.
     pub waited: bool,
+    /// Who did not do what it was asked for last.
+    pub avoid: Option<RpcAddress>,
     /// Whether the primary's process ended so lately that it may be starting anew: with nobody to take over, it is
     /// more use as it is than as a former member.
     pub primary_may_start: bool,
@@ -136,11 +138,12 @@ fn missing_secondary(view: &View, members: usize, wanted: usize) -> Option<RpcAd
     let last = config.last_drops.last();
     let emergency =
         (members < view.min_members && wanted > view.min_members) || last.is_none() || view.waited;
-    if !emergency {
+    if !emergency && last.copied() != view.avoid {
         // Its data is still there: copying what it missed is cheaper than copying everything.
         return last.copied().filter(returned);
     }
-    let former = config.last_drops.iter().rev().copied().find(returned);
+    let fit = |node: &RpcAddress| returned(node) && view.avoid != Some(*node);
+    let former = config.last_drops.iter().rev().copied().find(fit);
     former.or_else(|| new_secondary(&outside))
 }
 
@@ -249,6 +252,7 @@ impl Cluster {
             min_members: self.min_members(config.max_replica_count),
             idle: partition.idle,
             primary_may_start: self.fd.may_be_starting(config.primary, now),
+            avoid: partition.avoid,
             waited: partition.dropped_at.is_none_or(|at| now.saturating_since(at) >= delay),
         }
     }

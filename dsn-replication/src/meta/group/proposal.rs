@@ -20,6 +20,10 @@ pub const FIRST_RESEND: Duration = Duration::from_millis(500);
 /// A server that was asked to become primary and has not done so for this long is passed over if there are others.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A server that is to become a member and reports no replica of the partition, not even one that learns, after this
+/// time is passed over if there are others: its disk may be full or broken.
+pub const PATIENCE_TO_BEGIN: Duration = Duration::from_secs(60);
+
 impl Cluster {
     /// Asks a server to act.
     pub(super) fn propose(
@@ -76,7 +80,11 @@ impl Cluster {
         // A primary that does not act as one cannot do what it is asked to do.
         let sensible = sensible && (assigning || !partition.idle);
         let heir = proposal.kind == ConfigType::UpgradeToPrimary;
-        let late = (assigning || heir) && now.saturating_since(proposal.since) >= PATIENCE;
+        let asked_for = now.saturating_since(proposal.since);
+        let lacks = self.nodes.get(&proposal.node).is_some_and(|entry| entry.lacks(gpid));
+        let idle = proposal.kind == ConfigType::AddSecondary && lacks;
+        let late = ((assigning || heir) && asked_for >= PATIENCE)
+            || (idle && asked_for >= PATIENCE_TO_BEGIN);
         // It may have said by now that it has lost its replica, and others have not.
         let sensible = sensible && (!heir || self.view(gpid, now).heir() == Some(proposal.node));
         if sensible && !late {

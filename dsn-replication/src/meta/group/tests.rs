@@ -139,6 +139,13 @@ fn what_is_decided_for_which_view() {
         let text = format!("{} alive {alive:?}", shape(&config));
         assert_eq!(decide(&view(config, alive)), expected, "{text}");
     }
+    // The last that left is back and does nothing: the next best, or nobody else is there.
+    for (alive, expected) in [(&all[..], 4), (&[1, 2, 3, 5], 5), (&[1, 2, 3], 3)] {
+        let mut view = view(group(1, &[2], &[4, 3], 3), alive);
+        view.avoid = Some(addr(3));
+        view.alive.iter_mut().for_each(|found| found.doubtful = found.node == addr(3));
+        assert_eq!(decide(&view), propose(1, expected, K::AddSecondary), "{alive:?}");
+    }
     let mut patient = view(group(1, &[2], &[4, 3], 3), &[1, 2, 4, 5]);
     patient.waited = true;
     assert_eq!(decide(&patient), propose(1, 4, K::AddSecondary));
