@@ -282,7 +282,8 @@ impl ReplicaStub {
         let gpid = config.config.pid;
         let ballot = Ballot(config.config.ballot);
         let me = self.options.link.me;
-        if !self.held.contains_key(&gpid) {
+        let placed = self.board.placement.get(ctx, gpid);
+        if placed.is_none_or(|placed| placed.gate.status() == PartitionStatus::Error) {
             return self.on_config_of_absent(ctx, config);
         }
         self.configure(ctx, gpid, &config.info);
@@ -312,27 +313,25 @@ impl ReplicaStub {
         ctx.post(held.host, &LPC_REPLICA_EVENT, |host, ctx| host.configure(ctx, info, rules));
     }
 
-    /// The meta server counts on a replica that is not here, nor anywhere on the disks: its group must do without.
+    /// The meta server counts on a replica that is not here, or on a disk that refuses it: its group must do without.
+    /// The other members have everything that was acknowledged.
     ///
     /// The last member of a group never leaves by itself: a former member that fell behind would be taken for it, and
     /// what only this one had acknowledged would be gone without a word. That is for the operator to decide.
     fn on_config_of_absent(&mut self, ctx: &mut Ctx<'_>, config: &ConfigurationUpdateRequest) {
         let gpid = config.config.pid;
-        if self.opening.contains_key(&gpid) || self.is_waiting(gpid) || !self.all_open() {
-            return;
-        }
         let me = wire(self.options.link.me);
         if config.config.primary != me {
             return;
         }
         if secondaries(&config.config).is_empty() {
-            tracing::error!(%gpid, "the only replica of a partition is not on the disks of this server");
+            tracing::error!(%gpid, "the only replica of a partition cannot be served by this server");
             return;
         }
         if !self.proposed.insert(gpid) {
             return;
         }
-        tracing::error!(%gpid, "taken for the primary of a partition that is not on the disks");
+        tracing::error!(%gpid, "taken for the primary of a partition that cannot be served here");
         let mut request = config.clone();
         request.config.ballot += 1;
         request.config.primary = RpcAddress::INVALID;
