@@ -35,8 +35,20 @@ impl World {
     }
 
     fn with(seed: u64, partitions: i32, more: &str, last: bool) -> Self {
+        Self::of((4, 1), seed, partitions, more, last)
+    }
+
+    /// So many servers with so many data directories each.
+    fn of(
+        (servers, data_dirs): (usize, usize),
+        seed: u64,
+        partitions: i32,
+        more: &str,
+        last: bool,
+    ) -> Self {
         let config = format!("{CONFIG}{more}");
-        let spec = ClusterSpec { seed, servers: 4, copies: 3, config, ..ClusterSpec::default() };
+        let spec =
+            ClusterSpec { seed, servers, copies: 3, data_dirs, config, ..ClusterSpec::default() };
         let mut cluster = SimCluster::start::<LogStore>(&spec);
         if !last {
             cluster.kill_server(3);
@@ -209,4 +221,56 @@ fn a_primary_whose_disk_is_broken_is_replaced() {
     let (broken, _) = world.groups()[0];
     whole_without(broken, &mut world);
     world.cluster.finish();
+}
+
+/// Directories of replicas on a disk of a server, by what became of them.
+fn dirs(world: &mut World, server: usize, data: &str) -> (usize, usize) {
+    let id = world.cluster.server(server);
+    let base = format!("{data}/replica/reps");
+    let found = world.cluster.sim().disk(id).list(Path::new(&base)).expect("it is there");
+    let aside = found.iter().filter(|entry| entry.name.ends_with(".gar")).count();
+    (found.len() - aside, aside)
+}
+
+/// One of two disks of a server breaks, and there is no other server: what was on it is learned anew, onto the other. When
+/// the disk works again, after a restart or without one, the replicas that fell behind are not taken for those in use.
+#[test]
+fn what_was_on_a_broken_disk_is_learned_anew_onto_another() {
+    for restart in [false, true] {
+        let mut world = World::of((3, 2), 4, 4, "", true);
+        world.append(1);
+        assert_eq!((dirs(&mut world, 1, "/data"), dirs(&mut world, 1, "/data2")), ((2, 0), (2, 0)));
+        let node = world.cluster.server(1);
+        let faults = [DiskOp::Read, DiskOp::Write].map(|op| {
+            let fault = DiskFault::Fail { op, one_in: 1, path: "/data2/".to_owned() };
+            world.cluster.sim().disk(node).add_fault(fault)
+        });
+        for partition in 0..4 {
+            let request = APPEND.request(Target::Partition(partition), &Bytes::from_static(b"x"));
+            let answer = world.cluster.send(TABLE, request);
+            world.cluster.wait(&answer).expect("two of three, or all on the good disk");
+        }
+        world.cluster.run_for(Duration::from_secs(15));
+        let groups = world.groups();
+        let gone = groups.iter().filter(|(_, others)| others.len() < 2).count();
+        assert_eq!(gone, 2, "{groups:?}");
+        let took = world.run_until_whole(Duration::from_secs(240));
+        println!("whole again after {took:?}");
+        assert_eq!(dirs(&mut world, 1, "/data"), (4, 0));
+        world.append(1);
+        if restart {
+            world.cluster.kill_server(1);
+        }
+        for fault in faults {
+            world.cluster.sim().disk(node).remove_fault(fault);
+        }
+        if restart {
+            world.cluster.start_server(1);
+        }
+        world.cluster.run_for(Duration::from_secs(100));
+        world.run_until_whole(Duration::from_secs(60));
+        assert_eq!((dirs(&mut world, 1, "/data"), dirs(&mut world, 1, "/data2")), ((4, 0), (0, 2)));
+        world.append(1);
+        world.cluster.finish();
+    }
 }

@@ -169,6 +169,13 @@ impl SharedLog {
     /// # Errors
     /// [`LogError::Failed`], now and from now on. Nothing of the batch may be acknowledged then.
     pub fn append(&self, batch: &mut LogBatch) -> Result<Pending, LogError> {
+        let outcome = self.append_all(batch);
+        // Nothing of it is for the next log that the batch goes to.
+        batch.clear();
+        outcome
+    }
+
+    fn append_all(&self, batch: &mut LogBatch) -> Result<Pending, LogError> {
         let mut state = self.state.lock();
         self.check(&state)?;
         if state.current.len >= self.options.segment_bytes && state.spare.is_some() {
@@ -198,13 +205,11 @@ impl SharedLog {
         if let Err(error) = outcome
             && !planted::has("append_error_ignored")
         {
-            batch.clear();
             return Err(self.fail(&mut state, "writing", &error));
         }
         current.len += data.len() as u64;
         drop(state);
         batch.data = data.try_into_mut().unwrap_or_default();
-        batch.clear();
         Ok(pending)
     }
 

@@ -328,6 +328,20 @@ fn a_failed_write_ends_the_log() {
     let _ = append(&opened.log, &[(0, 2)]).unwrap();
 }
 
+/// A batch goes from log to log: what one has refused must not reach another.
+#[test]
+fn what_a_failed_log_has_refused_is_not_left_in_the_batch() {
+    let disk = MemDisk::new();
+    let (opened, _) = open(&disk);
+    disk.fail_writes(true);
+    for _ in 0..2 {
+        let mut batch = LogBatch::new();
+        batch.mutation(&mutation(0, 1, 1));
+        assert!(opened.log.append(&mut batch).is_err());
+        assert!(batch.is_empty());
+    }
+}
+
 #[test]
 fn group_sync_gives_tokens_after_the_sync_and_never_after_a_failed_one() {
     let disk = MemDisk::new();

@@ -1,7 +1,7 @@
 //! What a stub does now and then: checkpoints, giving log files back, syncs; and getting rid of replicas.
 
-use super::repair::DataDir;
-use super::{LPC_OPEN_REPLICA, LPC_STUB_EVENT, ReplicaStub, layout};
+use super::repair::{DataDir, close_and_put_aside};
+use super::{LPC_OPEN_REPLICA, LPC_STUB_EVENT, ReplicaStub};
 use crate::host::{LPC_REPLICA_CHECKPOINT, LPC_REPLICA_EVENT, ReplicaHost};
 use crate::ids::Ballot;
 use crate::log::{Durability, SyncScope};
@@ -33,20 +33,10 @@ impl ReplicaStub {
         self.opening.insert(gpid, held.data_dir);
         ctx.offload(
             &LPC_OPEN_REPLICA,
-            move |job| {
-                machine.close(job);
-                if let Some(log) = log {
-                    log.forget(gpid);
-                }
-                let now_us = job.wall().unix_micros();
-                layout::put_aside(&**job.disk(), &held.dir, now_us, "gar")
-            },
+            move |job| close_and_put_aside(job, gpid, &*machine, log.as_deref(), &held.dir),
             self.me,
-            move |stub, outcome, _| {
+            move |stub, (), _| {
                 stub.opening.remove(&gpid);
-                if let Err(error) = outcome {
-                    tracing::error!(%gpid, %error, "a dropped replica's directory stays");
-                }
             },
         );
     }

@@ -359,14 +359,16 @@ impl ReplicaStub {
 
     /// Gives an opened replica its host and makes it known.
     fn hold(&mut self, ctx: &mut Ctx<'_>, opened: Opened, data_dir: usize) {
-        let Opened { gpid, info, dir, machine, recovered } = opened;
         if self.closing {
+            let machine = opened.machine;
             let close = move |job: &BlockingCtx<'_>| machine.close(job);
             return ctx.offload(&LPC_OPEN_REPLICA, close, self.me, |_, (), _| {});
         }
         let Some(log) = self.dirs[data_dir].log.clone() else {
-            return self.opened_too_late(ctx, machine, data_dir);
+            return self.opened_too_late(ctx, opened.machine, data_dir);
         };
+        let Some(opened) = self.keep_better(ctx, opened, data_dir) else { return };
+        let Opened { gpid, info, dir, machine, recovered } = opened;
         let gate = Arc::new(ReadGate::new(gpid, machine.clone(), self.lease.clone()));
         // The meta server must hear of what only the log has, and under which ballot: it may have been acknowledged.
         gate.publish(PartitionStatus::Inactive, recovered.ballot, false);

@@ -8,8 +8,8 @@
 //!   nobody to learn from, so nothing takes its place here. People are told: metric, log, command, HTTP.
 
 use super::garbage::Swept;
-use super::open::{OpenedDir, Problem, open_dir, put_damaged_aside, reopen};
-use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, LPC_STUB_OPEN, ReplicaStub};
+use super::open::{Opened, OpenedDir, Problem, open_dir, put_damaged_aside, reopen};
+use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, LPC_STUB_OPEN, ReplicaStub, layout};
 use crate::host::LPC_REPLICA_EVENT;
 use crate::log::{LogError, SharedLog};
 use crate::replica::LocalError;
@@ -24,7 +24,7 @@ use dsn_rpc::http::HttpReply;
 use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -130,6 +130,11 @@ impl DataDir {
         self.space.is_some_and(|(_, full)| full)
     }
 
+    /// Whether it is shut, and may well be open again before what is in it would be copied from elsewhere.
+    fn may_return(&self) -> bool {
+        self.log.is_none() && self.pause.length < PAUSE_MAX
+    }
+
     /// The log, if it takes anything.
     pub(super) fn usable(&self) -> Option<&Arc<SharedLog>> {
         self.log.as_ref().filter(|log| log.failure().is_none())
@@ -161,6 +166,23 @@ fn are_gone(former: &[Weak<dyn StateMachine>]) -> bool {
     former.iter().all(|machine| machine.strong_count() == 0)
 }
 
+/// Closes a replica that is not wanted, and puts its directory where it is kept for a while.
+pub(super) fn close_and_put_aside(
+    job: &BlockingCtx<'_>,
+    gpid: Gpid,
+    machine: &dyn StateMachine,
+    log: Option<&SharedLog>,
+    dir: &Path,
+) {
+    machine.close(job);
+    if let Some(log) = log {
+        log.forget(gpid);
+    }
+    if let Err(error) = layout::put_aside(&**job.disk(), dir, job.wall().unix_micros(), "gar") {
+        tracing::error!(%gpid, %error, dir = %dir.display(), "a replica that is not wanted stays");
+    }
+}
+
 impl ReplicaStub {
     /// Whether a replica is on a disk that refuses it at present. A damaged one does not count: a group of several
     /// makes another in its place.
@@ -168,14 +190,60 @@ impl ReplicaStub {
         self.board.unserved.lock().get(&gpid).is_some_and(|each| each.pause.is_some())
     }
 
-    /// Whether it is known what all data directories hold.
-    pub(super) fn all_open(&self) -> bool {
-        self.dirs.iter().all(|dir| dir.log.is_some())
+    /// Whether a data directory is shut that will soon show what it holds. One that stays shut for longer than
+    /// [`PAUSE_MAX`] is not waited for: what was in it is learned anew, into another one.
+    pub(super) fn waits_for_a_dir(&self) -> bool {
+        self.dirs.iter().any(DataDir::may_return)
     }
 
-    /// Another replica has taken the place of one that was put aside.
+    /// Another replica has taken the place of one that is not served.
     pub(super) fn superseded(&self, gpid: Gpid) {
-        self.board.unserved.lock().retain(|other, each| *other != gpid || each.pause.is_some());
+        self.board.unserved.lock().remove(&gpid);
+    }
+
+    /// Of two replicas of a partition in two data directories, one of which was away while the other was made, the one
+    /// that has more is kept, or the one that is in use; the other's directory is put aside.
+    pub(super) fn keep_better(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        opened: Opened,
+        data_dir: usize,
+    ) -> Option<Opened> {
+        let gpid = opened.gpid;
+        let held = self.held.get(&gpid).map(|held| held.data_dir);
+        let other = held.or_else(|| self.opening.get(&gpid).copied());
+        if other.is_none_or(|other| other == data_dir) {
+            return Some(opened);
+        }
+        let has = opened.machine.last_applied().max(opened.recovered.prepared());
+        let better = self.board.placement.get(ctx, gpid).is_some_and(|placed| {
+            let gate = &placed.gate;
+            let idle = gate.status() == PartitionStatus::Inactive;
+            idle && (opened.recovered.ballot, has) > (gate.ballot(), gate.prepared())
+        });
+        if better && let Some((held, machine)) = self.let_go(ctx, gpid) {
+            self.put_copy_aside(ctx, gpid, machine, (held.data_dir, held.dir));
+            return Some(opened);
+        }
+        self.put_copy_aside(ctx, gpid, opened.machine, (data_dir, opened.dir));
+        None
+    }
+
+    fn put_copy_aside(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        gpid: Gpid,
+        machine: Arc<dyn StateMachine>,
+        (data_dir, dir): (usize, PathBuf),
+    ) {
+        tracing::warn!(%gpid, dir = %dir.display(), "a replica of which another data directory has more");
+        let log = self.dirs[data_dir].log.clone();
+        ctx.offload(
+            &LPC_OPEN_REPLICA,
+            move |job| close_and_put_aside(job, gpid, &*machine, log.as_deref(), &dir),
+            self.me,
+            |_, (), _| {},
+        );
     }
 
     /// Tries again whatever is due.
@@ -327,15 +395,17 @@ impl ReplicaStub {
         dir.log = Some(opened.log);
         dir.opened_at = now;
         {
+            let elsewhere =
+                |gpid: &Gpid| self.held.contains_key(gpid) || self.opening.contains_key(gpid);
             let mut unserved = self.board.unserved.lock();
             let mut add = |gpid, dir, reason, pause| {
                 let former = None;
                 unserved.insert(gpid, Unserved { data_dir: index, dir, reason, pause, former });
             };
-            for (gpid, dir, reason) in opened.put_aside {
+            for (gpid, dir, reason) in opened.put_aside.into_iter().filter(|it| !elsewhere(&it.0)) {
                 add(gpid, dir, reason, None);
             }
-            for (gpid, dir, reason) in opened.left {
+            for (gpid, dir, reason) in opened.left.into_iter().filter(|it| !elsewhere(&it.0)) {
                 add(gpid, dir, reason, Some(Pause::first(now)));
             }
         }

@@ -82,6 +82,8 @@ pub struct ClusterSpec {
     pub servers: usize,
     /// Copies of each partition of the tables that the test makes.
     pub copies: i32,
+    /// Data directories of each replica server: `/data`, `/data2` and so on.
+    pub data_dirs: usize,
     /// Configuration of all servers, as in a TOML file.
     pub config: String,
     /// The simulation.
@@ -90,7 +92,8 @@ pub struct ClusterSpec {
 
 impl Default for ClusterSpec {
     fn default() -> Self {
-        Self { seed: 1, servers: 1, copies: 1, config: String::new(), sim: SimOptions::default() }
+        let (config, sim) = (String::new(), SimOptions::default());
+        Self { seed: 1, servers: 1, copies: 1, data_dirs: 1, config, sim }
     }
 }
 
@@ -193,11 +196,17 @@ fn meta_server(config: &Config) -> Box<dyn ServiceApp> {
     }))
 }
 
-fn replica_server(config: &Config, host: u8, make: MakeFactory) -> Box<dyn ServiceApp> {
+fn replica_server(
+    config: &Config,
+    host: u8,
+    data_dirs: usize,
+    make: MakeFactory,
+) -> Box<dyn ServiceApp> {
+    let more = (2..=data_dirs).map(|n| format!("/data{n}").into());
     let options = ReplicaAppOptions {
         listen: at(host, SERVER_PORT),
         metas: vec![at(1, META_PORT).into()],
-        data_dirs: vec!["/data".into()],
+        data_dirs: std::iter::once("/data".into()).chain(more).collect(),
         replication: section::<ReplicationOptions>(config),
         copy: section::<NfsOptions>(config),
         rpc: section::<RpcOptions>(config),
@@ -246,8 +255,8 @@ impl SimCluster {
             sim.add_node(node("meta".to_owned(), "meta", 1, &config, move || meta_server(&own)));
         assert!(spec.servers <= SERVERS_MAX, "at most {SERVERS_MAX} servers");
         let servers = (0..spec.servers).map(|index| {
-            let (own, host) = (config.clone(), 10 + index as u8);
-            let app = move || replica_server(&own, host, make());
+            let (own, host, dirs) = (config.clone(), 10 + index as u8, spec.data_dirs);
+            let app = move || replica_server(&own, host, dirs, make());
             sim.add_node(node(format!("replica{index}"), "replica", host, &config, app))
         });
         let servers = servers.collect();
