@@ -232,8 +232,9 @@ fn dirs(world: &mut World, server: usize, data: &str) -> (usize, usize) {
     (found.len() - aside, aside)
 }
 
-/// One of two disks of a server breaks, and there is no other server: what was on it is learned anew, onto the other. When
-/// the disk works again, after a restart or without one, the replicas that fell behind are not taken for those in use.
+/// One of two disks of a server breaks, and there is no other server: what was on it is learned anew, onto the other.
+/// When the disk works again, after a restart or without one, the replicas that fell behind are not taken for those
+/// in use.
 #[test]
 fn what_was_on_a_broken_disk_is_learned_anew_onto_another() {
     for restart in [false, true] {
