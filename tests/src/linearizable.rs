@@ -45,7 +45,7 @@ pub struct Call {
 
 /// Longest history of one key that is checked, in calls.
 pub const CALLS_MAX: usize = 20_000;
-/// Most configurations searched for one key before giving up.
+/// Most configurations searched before giving up, for one key or for all keys of a run.
 pub const CONFIGURATIONS_MAX: usize = 5_000_000;
 
 /// Why a history was refused.
@@ -90,13 +90,22 @@ fn step(state: Option<u64>, op: &Op, known: bool) -> Option<Option<u64>> {
 /// # Errors
 /// See [`NotLinearizable`].
 pub fn check(calls: &[Call]) -> Result<(), NotLinearizable> {
+    check_within(calls, &mut { CONFIGURATIONS_MAX })
+}
+
+/// Like [`check`], for several keys of one run: searches at most `left` configurations, and takes what it has searched
+/// off that.
+///
+/// # Errors
+/// See [`NotLinearizable`].
+pub fn check_within(calls: &[Call], left: &mut usize) -> Result<(), NotLinearizable> {
     if calls.len() > CALLS_MAX {
         return Err(NotLinearizable::TooLong(calls.len()));
     }
     if calls.iter().all(|call| matches!(call.op, Op::Get(_) | Op::Incr(1, _))) {
-        return search(&Counter::of(calls), calls);
+        return search(&Counter::of(calls), calls, left);
     }
-    search(&Register::of(calls), calls)
+    search(&Register::of(calls), calls, left)
 }
 
 #[cfg(test)]
@@ -183,7 +192,8 @@ mod tests {
                     }
                 });
             }
-            let expected = search(&Register::of(&calls), &calls).is_ok();
+            let expected =
+                search(&Register::of(&calls), &calls, &mut { CONFIGURATIONS_MAX }).is_ok();
             assert_eq!(check(&calls).is_ok(), expected, "{calls:?}");
             if expected { fine += 1 } else { wrong += 1 }
         }

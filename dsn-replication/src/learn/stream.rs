@@ -2,9 +2,11 @@
 //!
 //! A log has a decree again for each primary that proposed it, and voids what was never the group's; only what is
 //! decided is handed out. Everything up to the primary's commit point stands in its log for the last time already, so
-//! the last version read counts, as soon as a later record says that its decree was decided or the log ends.
+//! the version of the highest ballot counts, as soon as a later record says that its decree was decided or the log
+//! ends. (The last one need not be it: after a failed sync a log may have a record of an old ballot again, behind newer
+//! ones.)
 
-use crate::ids::Decree;
+use crate::ids::{Ballot, Decree};
 use crate::log::{LogError, Record, RecordKind, SharedLog};
 use crate::mutation::last_committed;
 use crate::replica::message::Body;
@@ -57,8 +59,8 @@ pub fn read_decided(
 struct Reading {
     next: Decree,
     upto: Decree,
-    /// The last version of each decree, and where it stands.
-    window: BTreeMap<Decree, (u64, Body)>,
+    /// The version of the highest ballot of each decree, and where it stands.
+    window: BTreeMap<Decree, (Ballot, u64, Body)>,
     chunk: Chunk,
     bytes: usize,
 }
@@ -70,7 +72,10 @@ impl Reading {
             RecordKind::Truncate => drop(self.window.split_off(&decree)),
             RecordKind::Mutation if decree >= self.next => {
                 let decided = last_committed(&record.payload);
-                self.window.insert(decree, (record.position, record.payload));
+                let ballot = record.key.ballot;
+                if self.window.get(&decree).is_none_or(|(newest, ..)| *newest <= ballot) {
+                    self.window.insert(decree, (ballot, record.position, record.payload));
+                }
                 self.decide(decided);
             }
             RecordKind::Mutation | RecordKind::Footer => {}
@@ -79,14 +84,53 @@ impl Reading {
 
     fn decide(&mut self, decided: Decree) {
         while self.next <= decided.min(self.upto)
-            && let Some((position, body)) = self.window.remove(&self.next)
+            && let Some((_, position, body)) = self.window.remove(&self.next)
         {
             self.bytes += body.len();
             self.chunk.bodies.push(body);
             // What is still undecided stands before what was decided last, maybe.
-            let open = self.window.values().map(|(position, _)| *position).min();
+            let open = self.window.values().map(|(_, position, _)| *position).min();
             self.chunk.position = open.unwrap_or(position).min(position);
             self.next = self.next.next();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::RecordKey;
+    use crate::mutation::{Mutation, encode_body};
+    use bytes::BytesMut;
+
+    fn record(ballot: i64, decree: i64, position: u64) -> Record {
+        let mutation = Mutation {
+            gpid: Gpid::new(1, 1),
+            ballot: Ballot(ballot),
+            decree: Decree(decree),
+            last_committed: Decree(decree - 1),
+            timestamp_us: position,
+            stamp: 0,
+            requests: Vec::new(),
+        };
+        let mut payload = BytesMut::new();
+        encode_body(&mutation, &mut payload);
+        let (gpid, kind) = (mutation.gpid, RecordKind::Mutation);
+        let key = RecordKey { gpid, ballot: mutation.ballot, decree: mutation.decree, kind };
+        Record { key, position, payload: payload.freeze() }
+    }
+
+    /// A log whose sync failed is opened again, and has a record twice: where it was, and behind what came after.
+    #[test]
+    fn a_record_of_an_old_ballot_behind_newer_ones_is_not_handed_out() {
+        let chunk = Chunk { bodies: Vec::new(), position: 0 };
+        let (next, upto) = (Decree(23), Decree(24));
+        let mut reading = Reading { next, upto, window: BTreeMap::new(), chunk, bytes: 0 };
+        let newest = record(10, 23, 200);
+        for record in [record(9, 23, 100), newest.clone(), record(9, 23, 300), record(10, 24, 400)]
+        {
+            reading.record(record);
+        }
+        assert_eq!(reading.chunk.bodies, [newest.payload]);
     }
 }

@@ -38,8 +38,16 @@ impl Replica {
         peer.patience.answered(ack.seq, now);
         peer.disk_is_full = ack.disk_is_full;
         peer.probing = false;
+        // What a learner has is what it answers with, not what it, or who it was before a restart, said before.
+        let confirms = peer.claimed_at.is_some_and(|claimed_at| ack.seq > claimed_at);
+        if confirms && matches!(ack.verdict, Verdict::Taken | Verdict::Gap) {
+            peer.acked = ack.logged;
+        }
         match ack.verdict {
             Verdict::Taken => {
+                if confirms {
+                    peer.claimed_at = None;
+                }
                 // Who has everything is not late, though there may be a newer question on its way.
                 if ack.logged > peer.acked || ack.logged >= prepared || !peer.owes() {
                     peer.progress_at = now;
@@ -110,6 +118,10 @@ impl Replica {
                     }
                 }
                 frame.send(*node, peer, bodies, now, out);
+            }
+            if peer.claimed_at == Some(peer.seq) && peer.next > *prepared {
+                // There is nothing to send it, and nothing is known that it has.
+                frame.send(*node, peer, Vec::new(), now, out);
             }
         }
     }

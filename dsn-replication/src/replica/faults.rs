@@ -239,6 +239,36 @@ fn what_was_learned_survives_a_crash_right_after_the_promotion() {
     world.must_agree();
 }
 
+/// A learner's question is under way for so long that the learner is killed meanwhile. It begins again with less: that
+/// its last mutation was decided was not in its log yet.
+#[test]
+fn what_a_learner_had_before_a_restart_does_not_count() {
+    let (mut world, primary, _, learner) = with_learner();
+    let invitation = world.invited(primary, learner);
+    world.pass(primary, learner);
+    let asked = world.links.remove(&(learner, primary)).expect("a question");
+    let Some(Message::Learn(_, claimed)) = asked.back().cloned() else { panic!("a question") };
+    world.kill(learner);
+    world.restart(learner);
+    world.send_again(primary, learner, invitation);
+    world.pass(primary, learner);
+    assert!(world.core(learner).prepared() < claimed, "it has less than before");
+    world.links.insert((learner, primary), asked);
+    let mut rounds = 0;
+    while world.asked.is_empty() {
+        world.pass(learner, primary);
+        world.now += Duration::from_millis(500);
+        world.tick(primary);
+        let (has, committed) = (world.core(learner).prepared(), world.core(primary).committed());
+        assert!(world.asked.is_empty() || has >= committed, "{has} is not all of {committed}");
+        world.pass(primary, learner);
+        world.sync(learner);
+        rounds += 1;
+        assert!(rounds < 20, "it becomes a member all the same");
+    }
+    world.must_agree();
+}
+
 /// Bugs 8 and 16, scenario 9: where exactly the log begins for a learner, and that an idle group gets one as well.
 #[test]
 fn a_learner_is_told_the_very_next_decree() {

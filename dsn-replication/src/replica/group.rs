@@ -123,6 +123,9 @@ pub struct Peer {
     pub(super) rewound: u64,
     /// It was asked where to go on, and is sent nothing else before it answers.
     pub(super) probing: bool,
+    /// A learner has said what it has, and that counts once it has answered a later message than this: the question
+    /// may have been on its way for so long that whoever asked was killed meanwhile, and has begun again with less.
+    pub(super) claimed_at: Option<u64>,
     /// The commit point it was told last.
     pub(super) told: Decree,
     /// It says that its disk has no room for writes of clients.
@@ -146,6 +149,7 @@ impl Peer {
             seq_acked: 0,
             rewound: 0,
             probing: false,
+            claimed_at: None,
             told: Decree::NONE,
             disk_is_full: false,
             sent_at: Mono::ZERO,

@@ -105,6 +105,7 @@ impl Replica {
             *log_lacks = false;
             peer.acked = position;
             peer.next = next;
+            peer.claimed_at = Some(peer.seq);
             peer.told = Decree::NONE;
             tracing::info!(gpid = %self.gpid, learner = %node, from = %next, %committed, "a learner is fed");
         }
@@ -166,7 +167,8 @@ impl Replica {
                 else {
                     return None;
                 };
-                let caught_up = peer.acked >= decided && peer.next > prepared;
+                let caught_up =
+                    peer.acked >= decided && peer.next > prepared && peer.claimed_at.is_none();
                 let ready = (caught_up || planted::has("learner_promoted_early")) && !peer.failed;
                 (ready && !*gating).then(|| {
                     *gating = true;

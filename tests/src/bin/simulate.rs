@@ -9,15 +9,18 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "a program outside the runtime")]
 
+use cluster_tests::cpu_time;
 use cluster_tests::simulation::{cuts, draw, draw_group, run, shrink_failure};
 use dsn_core::config::{Loader, core_schema};
 use dsn_core::sim::{Report, Scenario, run_twice};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Runs that shrinking a failure may take.
 const SHRINK_RUNS: usize = 100;
+/// Seeds after which a long run says how far it is.
+const PROGRESS_EVERY: u64 = 1_000;
 
 enum What {
     Seeds,
@@ -75,14 +78,14 @@ fn main() -> ExitCode {
         };
         match &arguments.what {
             What::Seeds => {
-                let seeds = arguments.from..arguments.from + arguments.seeds;
                 let draw = if arguments.group { draw_group } else { draw };
-                Ok(all_of(&seeds.map(draw).collect::<Vec<_>>(), &arguments))
+                let scenario = |number| draw(arguments.from + number);
+                Ok(all_of(arguments.seeds, scenario, &arguments))
             }
             What::Scenario(path) => {
                 let text = std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
                 let scenario = Scenario::from_toml(&text).map_err(|e| format!("{path}: {e}"))?;
-                Ok(all_of(&[scenario], &arguments))
+                Ok(all_of(1, |_| scenario.clone(), &arguments))
             }
             What::Cuts => all_cuts(),
             What::Planted(name) => planted(name.as_deref()),
@@ -98,20 +101,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs one scenario; what is wrong with it, and its virtual seconds.
-fn one(scenario: &Scenario, twice: bool) -> (Option<String>, f64) {
-    if !twice {
-        let report = run(scenario, false).report;
-        return (violation(&report), report.length.as_secs_f64());
+/// Runs one scenario; its report, or how two runs of it differ.
+fn one(scenario: &Scenario, twice: bool) -> Result<Report, String> {
+    match twice {
+        false => Ok(run(scenario, false).report),
+        true => {
+            run_twice(|log| run(scenario, log).report).map_err(|difference| difference.to_string())
+        }
     }
-    match run_twice(|log| run(scenario, log).report) {
-        Ok(report) => (violation(&report), 2.0 * report.length.as_secs_f64()),
-        Err(difference) => (Some(format!("repeatability: {difference}")), 0.0),
-    }
-}
-
-fn violation(report: &Report) -> Option<String> {
-    report.violation.as_ref().map(ToString::to_string)
 }
 
 /// What the runs of a thread came to.
@@ -122,24 +119,32 @@ struct Sum {
     busy_seconds: f64,
 }
 
-/// Runs all scenarios, on all cores.
-fn all_of(scenarios: &[Scenario], arguments: &Arguments) -> bool {
-    let next = AtomicUsize::new(0);
+/// Runs `count` scenarios, on all cores.
+fn all_of(count: u64, scenario: impl Fn(u64) -> Scenario + Sync, arguments: &Arguments) -> bool {
+    let (next, failed) = (AtomicU64::new(0), AtomicU64::new(0));
     let work = || {
         let mut sum = Sum::default();
-        while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let begun = Instant::now();
-            let (problem, virtual_seconds) = one(scenario, arguments.twice);
-            sum.virtual_seconds += virtual_seconds;
-            sum.busy_seconds += begun.elapsed().as_secs_f64();
-            let Some(problem) = problem else { continue };
-            sum.violations += 1;
-            println!("seed {}: {problem}", scenario.seed);
-            if !arguments.log {
-                shrunk(scenario, &problem);
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return sum;
+            }
+            let scenario = scenario(number);
+            let begun = cpu_time::of_this_thread();
+            let outcome = one(&scenario, arguments.twice);
+            sum.busy_seconds += (cpu_time::of_this_thread() - begun).as_secs_f64();
+            let times = if arguments.twice { 2.0 } else { 1.0 };
+            sum.virtual_seconds +=
+                outcome.as_ref().map_or(0.0, |report| times * report.length.as_secs_f64());
+            if !is_well(&scenario, outcome, !arguments.log) {
+                sum.violations += 1;
+                failed.fetch_add(1, Ordering::Relaxed);
+            }
+            if (number + 1).is_multiple_of(PROGRESS_EVERY) {
+                let failed = failed.load(Ordering::Relaxed);
+                eprintln!("{} of {count} seeds begun, {failed} violations", number + 1);
             }
         }
-        sum
     };
     let threads = if arguments.log { 1 } else { cores() };
     let sums: Vec<Sum> = std::thread::scope(|scope| {
@@ -150,24 +155,33 @@ fn all_of(scenarios: &[Scenario], arguments: &Arguments) -> bool {
     let seconds: f64 = sums.iter().map(|sum| sum.virtual_seconds).sum();
     let busy: f64 = sums.iter().map(|sum| sum.busy_seconds).sum();
     let speed = seconds / busy.max(1e-9);
-    println!("{} seeds, {violations} violations, {speed:.0} x real time", scenarios.len());
+    println!("{count} seeds, {violations} violations, {speed:.0} x real time");
     violations == 0
+}
+
+/// Prints what is wrong with a run, if anything is, and the smallest scenario that fails in the same way.
+fn is_well(scenario: &Scenario, outcome: Result<Report, String>, shrinks: bool) -> bool {
+    let seed = scenario.seed;
+    let report = match outcome {
+        Ok(report) => report,
+        Err(difference) => {
+            println!("seed {seed}: repeatability: {difference}");
+            return false;
+        }
+    };
+    let Some(violation) = report.violation else { return true };
+    println!("seed {seed}: {violation}");
+    if !shrinks {
+        return false;
+    }
+    let shrunk = shrink_failure(scenario, &violation.by, report.steps, SHRINK_RUNS);
+    let (runs, small) = (shrunk.runs, shrunk.scenario.to_toml());
+    println!("--- seed {seed} shrunk in {runs} runs ---\n{small}---");
+    false
 }
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// Prints the smallest scenario that fails in the same way.
-fn shrunk(scenario: &Scenario, problem: &str) {
-    let kind = problem.split(' ').next().unwrap_or_default();
-    let shrunk = shrink_failure(scenario, kind, SHRINK_RUNS);
-    println!(
-        "--- seed {} shrunk in {} runs ---\n{}---",
-        scenario.seed,
-        shrunk.runs,
-        shrunk.scenario.to_toml()
-    );
 }
 
 fn all_cuts() -> Result<bool, String> {
@@ -196,6 +210,7 @@ fn planted(_: Option<&str>) -> Result<bool, String> {
 #[cfg(feature = "planted")]
 fn planted(name: Option<&str>) -> Result<bool, String> {
     use cluster_tests::simulation::planted::{BUGS, hunt, shrink_a_catch};
+    use std::sync::atomic::AtomicUsize;
 
     let bugs: Vec<_> = BUGS.iter().filter(|bug| name.is_none_or(|name| name == bug.name)).collect();
     if bugs.is_empty() {

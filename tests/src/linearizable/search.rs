@@ -4,7 +4,7 @@
 //! that fits is placed at once: it changes nothing, so nothing is lost by that. Of two configurations that differ only
 //! in how many calls of unknown outcome they have used up, the one with fewer can do whatever the other can.
 
-use super::{CONFIGURATIONS_MAX, Call, NotLinearizable, Op};
+use super::{Call, NotLinearizable, Op};
 use dsn_core::hash::DetHashMap;
 
 /// Most calls that are under way at the same time and are answered later.
@@ -78,14 +78,15 @@ struct Search<'a, M> {
     /// Calls under way, by slot.
     slots: Vec<Option<usize>>,
     front: Front,
-    tried: usize,
+    /// Configurations that may still be searched.
+    left: &'a mut usize,
 }
 
-/// Whether some order of the calls explains all answers.
+/// Whether some order of the calls explains all answers. Takes the configurations that it searches off `left`.
 ///
 /// # Errors
 /// See [`NotLinearizable`].
-pub fn search(model: &impl Model, calls: &[Call]) -> Result<(), NotLinearizable> {
+pub fn search(model: &impl Model, calls: &[Call], left: &mut usize) -> Result<(), NotLinearizable> {
     let mut events: Vec<(u64, bool, usize)> = Vec::with_capacity(calls.len() * 2);
     for (index, call) in calls.iter().enumerate() {
         let Some(returned) = call.returned else { continue };
@@ -94,7 +95,7 @@ pub fn search(model: &impl Model, calls: &[Call]) -> Result<(), NotLinearizable>
     // At equal times invocations come first: the calls overlap.
     events.sort_unstable();
     let first = Configuration { placed: 0, state: model.initial(), unseen: false };
-    let mut search = Search { model, calls, slots: Vec::new(), front: Front::default(), tried: 0 };
+    let mut search = Search { model, calls, slots: Vec::new(), front: Front::default(), left };
     search.front.insert(&first);
     let mut answered = 0;
     for (now, is_return, index) in events {
@@ -136,8 +137,8 @@ impl<M: Model> Search<'_, M> {
         let slot = self.slots.iter().position(|slot| *slot == Some(index)).expect("it began");
         let mut seen = Front::default();
         let mut next = Front::default();
-        let mut left = self.front.take();
-        while let Some(configuration) = left.pop() {
+        let mut work = self.front.take();
+        while let Some(configuration) = work.pop() {
             if configuration.placed >> slot & 1 == 1 {
                 let (placed, state) = (configuration.placed, configuration.state.clone());
                 let settled = self.settled(&configuration, placed, state, false, now);
@@ -148,12 +149,9 @@ impl<M: Model> Search<'_, M> {
             }
             for after in self.after(&configuration, now) {
                 if seen.insert(&after) {
-                    self.tried += 1;
-                    left.push(after);
+                    *self.left = self.left.checked_sub(1).ok_or(NotLinearizable::Undecided)?;
+                    work.push(after);
                 }
-            }
-            if self.tried > CONFIGURATIONS_MAX {
-                return Err(NotLinearizable::Undecided);
             }
         }
         self.slots[slot] = None;

@@ -8,7 +8,7 @@
 //! Time stamps of the histories are the order in which the single simulation thread did things, which is finer than any
 //! clock in it.
 
-use crate::linearizable::{Call, Op, check};
+use crate::linearizable::{CONFIGURATIONS_MAX, Call, Op, check_within};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -136,6 +136,7 @@ impl History {
         if let Some(wrong) = self.wrong.lock().expect("one thread").take() {
             return Some(wrong);
         }
+        let mut left = CONFIGURATIONS_MAX;
         for (key, calls) in self.keys.iter().enumerate() {
             let calls = calls.lock().expect("one thread");
             // Reads without an answer say nothing.
@@ -144,7 +145,7 @@ impl History {
                 .filter(|call| call.returned.is_some() || !matches!(call.op, Op::Get(_)))
                 .cloned()
                 .collect();
-            if let Err(error) = check(&told) {
+            if let Err(error) = check_within(&told, &mut left) {
                 return Some(("linearizability", format!("key{key}: {error}")));
             }
         }

@@ -33,10 +33,13 @@ pub struct Members {
     next: Duration,
     /// Who was primary of a partition under a ballot.
     primaries: BTreeMap<(i32, i32, Ballot), NodeId>,
+    /// What a look finds, kept for the next one's sake.
+    seen: Vec<Seen>,
 }
 
 /// One replica at one moment.
 struct Seen {
+    gpid: Gpid,
     node: NodeId,
     ballot: Ballot,
     committed: Decree,
@@ -51,11 +54,13 @@ impl Members {
     /// Watches the replica servers.
     pub fn new(servers: &Servers, contents: Contents, damaged: bool) -> Self {
         let watches = watches(servers);
-        Self { watches, contents, damaged, next: Duration::ZERO, primaries: BTreeMap::new() }
+        let (next, primaries, seen) = (Duration::ZERO, BTreeMap::new(), Vec::new());
+        Self { watches, contents, damaged, next, primaries, seen }
     }
 
     fn look(&mut self, sim: &Sim) -> Result<(), String> {
-        let mut groups: BTreeMap<(i32, i32), Vec<Seen>> = BTreeMap::new();
+        let mut all = std::mem::take(&mut self.seen);
+        all.clear();
         for (node, watch) in &self.watches {
             if !sim.is_up(*node) {
                 continue;
@@ -74,6 +79,7 @@ impl Members {
                         broken = Some(format!("{gpid}: reports ballot {told} and has {has}"));
                     }
                     Seen {
+                        gpid,
                         node: *node,
                         ballot: core.ballot(),
                         committed: core.committed(),
@@ -83,15 +89,17 @@ impl Members {
                         serves: placed.gate.serves(now),
                     }
                 });
-                groups.entry((gpid.app_id, gpid.partition_index)).or_default().extend(looked);
+                all.extend(looked);
             });
             if let Some(error) = broken {
                 return Err(format!("{}: {error}", sim.name(*node)));
             }
         }
-        for ((app_id, index), members) in &groups {
-            self.judge(sim, Gpid::new(*app_id, *index), members)?;
+        all.sort_by_key(|seen| (seen.gpid.app_id, seen.gpid.partition_index));
+        for members in all.chunk_by(|one, next| one.gpid == next.gpid) {
+            self.judge(sim, members[0].gpid, members)?;
         }
+        self.seen = all;
         Ok(())
     }
 
@@ -216,6 +224,10 @@ pub fn compare_images(sim: &Sim, servers: &Servers) -> Result<u64, String> {
             let Some(replica) = replica.strip_suffix(".pegasus/data/rdb/IMAGE") else { continue };
             let Ok(image) = read_file(&disk, Path::new(&path)) else { continue };
             let Some(decree) = image.get(DECREE_AT..DECREE_AT + 8) else { continue };
+            // A bit that has flipped since and that nobody has read yet.
+            if image[CRC_AT..DECREE_AT] != crc32c::crc32c(&image[DECREE_AT..]).to_be_bytes() {
+                continue;
+            }
             let decree: [u8; 8] = decree.try_into().expect("eight bytes");
             let number = i64::from_be_bytes(decree);
             let key = (replica.to_owned(), decree);
@@ -235,3 +247,5 @@ pub fn compare_images(sim: &Sim, servers: &Servers) -> Result<u64, String> {
 
 /// Where an image of the in-memory engine has its decree: after magic and checksum.
 const DECREE_AT: usize = 12;
+/// Where it has the checksum of what follows that.
+const CRC_AT: usize = 8;

@@ -55,11 +55,11 @@ struct World {
     shape: Shape,
 }
 
-fn build(scenario: &Scenario, step_log: bool) -> World {
+fn build(scenario: &Scenario, step_log: bool, steps_max: u64) -> World {
     register_codes();
     dsn_core::code::register(workload::CODES);
     let mut options = scenario.options();
-    options.step_log = step_log;
+    (options.step_log, options.max_steps) = (step_log, steps_max);
     let mut sim = Sim::new(scenario.seed, options);
     let shape = Shape::of(scenario);
     let history = Arc::new(History::new(usize::from(shape.clients) * shape.sessions));
@@ -88,16 +88,27 @@ fn build(scenario: &Scenario, step_log: bool) -> World {
     World { sim, history, servers, shape }
 }
 
+/// Most steps of a run; those of seeds take some hundred thousand.
+pub const STEPS_MAX: u64 = 50_000_000;
+
+/// How many times as many steps as the run that failed a smaller one may take while that is being shrunk.
+pub const SHRINK_STEPS_FACTOR: u64 = 4;
+
 /// Runs a scenario once.
 pub fn run(scenario: &Scenario, step_log: bool) -> RunReport {
-    let mut world = build(scenario, step_log);
+    run_within(scenario, step_log, STEPS_MAX)
+}
+
+/// Runs a scenario once, in at most so many steps; more are called a livelock.
+pub fn run_within(scenario: &Scenario, step_log: bool, steps_max: u64) -> RunReport {
+    let mut world = build(scenario, step_log, steps_max);
     drive(scenario, &mut world);
     let World { mut sim, history, servers, .. } = world;
-    if let Some((by, text)) = history.judge() {
-        // A wrong answer weighs more than that something took too long.
-        if sim.violation().is_none_or(|violation| violation.by == "liveness") {
-            sim.accuse(by, text);
-        }
+    // A wrong answer weighs more than that something took too long.
+    if sim.violation().is_none_or(|violation| violation.by == "liveness")
+        && let Some((by, text)) = history.judge()
+    {
+        sim.accuse(by, text);
     }
     let mut images = 0;
     if sim.violation().is_none() && sim.finish(STOP_LIMIT).is_ok() {
@@ -118,12 +129,13 @@ pub fn run(scenario: &Scenario, step_log: bool) -> RunReport {
 }
 
 /// The smallest scenario found, in at most `runs` runs, at which the judge `by` objects as well, to a cluster of the
-/// same shape.
-pub fn shrink_failure(scenario: &Scenario, by: &str, runs: usize) -> Shrunk {
+/// same shape. The scenario fails after `steps`; what takes [`SHRINK_STEPS_FACTOR`] times as many is another failure.
+pub fn shrink_failure(scenario: &Scenario, by: &str, steps: u64, runs: usize) -> Shrunk {
     let shape = Shape::of(scenario);
+    let most = steps.saturating_mul(SHRINK_STEPS_FACTOR).min(STEPS_MAX);
     let mut fails = |smaller: &Scenario| {
-        let same = Shape::of(smaller) == shape;
-        same && run(smaller, false).report.violation.is_some_and(|violation| violation.by == by)
+        let violation = || run_within(smaller, false, most).report.violation;
+        Shape::of(smaller) == shape && violation().is_some_and(|violation| violation.by == by)
     };
     shrink(scenario, runs, &mut fails)
 }

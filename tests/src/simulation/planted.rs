@@ -168,17 +168,17 @@ mod hunting {
     pub fn shrink_a_catch() -> Result<String, String> {
         let planted_run = |scenario: &Scenario| {
             planted::plant(Some(SHRUNK_BUG));
-            let violation = run(scenario, false).report.violation;
+            let report = run(scenario, false).report;
             planted::plant(None);
-            violation
+            report.violation.map(|violation| (violation.by, report.steps))
         };
         let caught = (0..SEEDS_MAX).map(draw_group).find_map(|scenario| {
-            let violation = planted_run(&scenario)?;
-            Some((scenario, violation.by))
+            let (by, steps) = planted_run(&scenario)?;
+            Some((scenario, by, steps))
         });
-        let (scenario, by) = caught.ok_or(format!("{SHRUNK_BUG} got away"))?;
+        let (scenario, by, steps) = caught.ok_or(format!("{SHRUNK_BUG} got away"))?;
         planted::plant(Some(SHRUNK_BUG));
-        let small = shrink_failure(&scenario, &by, SHRINK_RUNS);
+        let small = shrink_failure(&scenario, &by, steps, SHRINK_RUNS);
         planted::plant(None);
         let (runs, small) = (small.runs, small.scenario);
         let file = Scenario::from_toml(&small.to_toml()).map_err(|error| error.to_string())?;
@@ -187,7 +187,7 @@ mod hunting {
         if file != small {
             return Err(format!("another scenario came back from its file:\n{small}"));
         }
-        if planted_run(&file).is_none_or(|violation| violation.by != by) {
+        if planted_run(&file).is_none_or(|(other, _)| other != by) {
             return Err(format!("what was shrunk does not fail by {by} any more:\n{small}"));
         }
         if after.0 >= before.0 || after.1 > before.1 || after.2 > before.2 {

@@ -16,6 +16,7 @@ use dsn_rpc::RpcOptions;
 use pegasus_server::options::{EngineKind, StorageOptions};
 use pegasus_server::replica_app::storage_apps;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 const META_PORT: u16 = 34601;
@@ -307,9 +308,7 @@ pub struct Quarantined {
 pub fn quarantined(sim: &Sim, servers: &Servers) -> Vec<Quarantined> {
     let mut found: Vec<Quarantined> = Vec::new();
     for id in &servers.replicas {
-        for (path, _) in sim.disk(*id).files() {
-            let Some(rest) = path.strip_prefix("/data/replica/reps/") else { continue };
-            let name = rest.split('/').next().unwrap_or_default();
+        for name in sim.disk(*id).names(Path::new("/data/replica/reps")) {
             let Some(name) = name.strip_suffix(".err") else { continue };
             let mut parts = name.split('.').map(str::parse::<i32>);
             if let (Some(Ok(app_id)), Some(Ok(partition))) = (parts.next(), parts.next()) {

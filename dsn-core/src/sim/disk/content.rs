@@ -3,7 +3,7 @@
 //! Pages of 4 KiB are shared between the two until one is written again, so a sync costs a reference per dirty page.
 
 use crate::rng::Rng;
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use std::sync::Arc;
 
 /// Size of a page, what the kernel writes back at once.
@@ -45,15 +45,14 @@ impl Content {
     pub(super) fn read(&self, offset: u64, len: usize) -> Bytes {
         let room = self.len.saturating_sub(offset);
         let len = usize::try_from(room).unwrap_or(usize::MAX).min(len);
-        let mut out = BytesMut::zeroed(len);
-        let mut done = 0;
-        while done < len {
-            let (page, start) = place(offset + done as u64);
-            let take = (PAGE - start).min(len - done);
-            if let Some(bytes) = self.pages.get(page).and_then(|pair| pair.live.as_ref()) {
-                out[done..done + take].copy_from_slice(&bytes[start..start + take]);
+        let mut out = BytesMut::with_capacity(len);
+        while out.len() < len {
+            let (page, start) = place(offset + out.len() as u64);
+            let take = (PAGE - start).min(len - out.len());
+            match self.pages.get(page).and_then(|pair| pair.live.as_ref()) {
+                Some(bytes) => out.extend_from_slice(&bytes[start..start + take]),
+                None => out.put_bytes(0, take),
             }
-            done += take;
         }
         out.freeze()
     }

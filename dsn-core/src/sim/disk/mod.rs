@@ -36,6 +36,7 @@ use names::{Ino, Names};
 use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -259,6 +260,13 @@ impl SimDisk {
         let image = self.shared.image.lock();
         let len = |ino| image.names.file(ino).map_or(0, |content| content.len());
         image.names.files().into_iter().map(|(path, ino)| (path, len(ino))).collect()
+    }
+
+    /// What is in a directory, sorted; nothing where there is none. A look from outside, which takes no time.
+    pub fn names(&self, dir: &Path) -> Vec<String> {
+        let image = self.shared.image.lock();
+        let ino = image.names.resolve(&names::parts(dir));
+        ino.and_then(|ino| image.names.names(ino)).unwrap_or_default()
     }
 
     /// A copy of everything on the disk, cheap: pages are shared. Explores several futures of one moment.

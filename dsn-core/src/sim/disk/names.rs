@@ -125,6 +125,11 @@ impl Names {
         matches!(self.inodes.get(&ino), Some(Inode::Dir { .. }))
     }
 
+    /// Names in a directory.
+    pub(super) fn names(&self, ino: Ino) -> io::Result<Vec<String>> {
+        Ok(self.dir(ino)?.keys().cloned().collect())
+    }
+
     /// Entries of a directory: name, whether a directory, length.
     pub(super) fn entries(&self, ino: Ino) -> io::Result<Vec<(String, bool, u64)>> {
         let entries = self.dir(ino)?.iter().map(|(name, ino)| match self.inodes.get(ino) {
