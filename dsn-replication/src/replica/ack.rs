@@ -41,7 +41,7 @@ impl Replica {
         // What a learner has is what it answers with, not what it, or who it was before a restart, said before.
         let confirms = peer.claimed_at.is_some_and(|claimed_at| ack.seq > claimed_at);
         if confirms && matches!(ack.verdict, Verdict::Taken | Verdict::Gap) {
-            peer.acked = ack.logged;
+            peer.acked = peer.acked.min(ack.logged);
         }
         match ack.verdict {
             Verdict::Taken => {
@@ -63,7 +63,7 @@ impl Replica {
                         "a member lacks what it acknowledged");
                     peer.failed = true;
                 } else {
-                    peer.acked = peer.acked.max(ack.logged);
+                    // It says what it has taken, of which some may not be in its log yet: no acknowledgement.
                     peer.next = ack.logged.next();
                     peer.rewound = peer.seq + 1;
                 }

@@ -513,3 +513,25 @@ fn writes_are_refused_while_a_member_has_no_room() {
         assert_eq!(world.core(primary).admit_write(&rules, &table, 1, 0, true), expected);
     }
 }
+
+/// Where to go on is no acknowledgement: what a member has taken may not be in its log yet.
+#[test]
+fn a_gap_commits_nothing() {
+    let (mut world, primary, [one, other]) = whole(0);
+    world.write_to(primary);
+    let (ballot, before) = (world.config.ballot, world.core(primary).committed());
+    let prepared = world.core(primary).prepared();
+    assert!(prepared > before);
+    world.pass(primary, other);
+    world.pass(other, primary);
+    let gap = Ack { verdict: Verdict::Gap, ..taken(ballot, prepared) };
+    world.send_again(one, primary, Message::Ack(gap));
+    world.pass(one, primary);
+    assert_eq!(world.core(primary).committed(), before, "one member has not logged it");
+    world.settle();
+    world.now += Duration::from_millis(600);
+    world.tick(primary);
+    world.settle();
+    assert_eq!(world.core(primary).committed(), prepared);
+    world.must_agree();
+}
