@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "a native test lives outside the runtime")]
 
 use cluster_tests::onebox::{Onebox, OneboxOptions};
+use cluster_tests::tell;
 use pegasus_client::PegasusClient;
 use std::fs;
 use std::io::{Read, Write};
@@ -62,7 +63,7 @@ fn an_idle_server_has_few_threads_and_hardly_runs() {
         let used = cpu(pid).saturating_sub(before);
         let permille = used.as_secs_f64() / begun.elapsed().as_secs_f64() * 1_000.0;
         let threads = threads(pid);
-        println!(
+        tell!(
             "{name}: {} threads, {:.2} % of a core idle: {threads:?}",
             threads.len(),
             permille / 10.0

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "a native test lives outside the runtime")]
 
 use cluster_tests::onebox::{Onebox, OneboxOptions};
+use cluster_tests::tell;
 use pegasus_client::{PegasusClient, Pending, Table};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -84,7 +85,7 @@ fn fifty_kills_lose_no_acknowledged_write() {
     }
     let total = next;
     assert!(acked.len() as u64 > total / 2, "only {} of {total} were acknowledged", acked.len());
-    println!("{} of {total} writes acknowledged over {KILLS} kills", acked.len());
+    tell!("{} of {total} writes acknowledged over {KILLS} kills", acked.len());
     check(&table, acked.into_iter());
 }
 
@@ -98,7 +99,7 @@ fn a_server_with_many_records_is_back_in_time() {
     onebox.start_instance(1);
     let first = table.get(b"key0", b"s").expect("a read");
     let took = begun.elapsed();
-    println!("serving {took:?} after the start, with {RECORDS} records");
+    tell!("serving {took:?} after the start, with {RECORDS} records");
     assert_eq!(first.as_deref(), Some(value(0).as_bytes()));
     assert!(took < RESTART_LIMIT, "{took:?}");
     check(&table, (0..RECORDS).step_by(7));

@@ -5,6 +5,7 @@
 use cluster_tests::kill_test::disk::SmallDisk;
 use cluster_tests::kill_test::faults::Fault;
 use cluster_tests::kill_test::{Options, Report, Until, run};
+use cluster_tests::tell;
 
 /// Calls of the longest run.
 const CALLS: u64 = 200_000;
@@ -31,7 +32,7 @@ fn must_pass(
         quick,
     };
     let report = run(&options).unwrap_or_else(|violation| panic!("{name}: {violation}"));
-    println!("{report}");
+    tell!("{report}");
     assert!(report.answered >= least, "{report}");
     report
 }

@@ -9,6 +9,7 @@ use cluster_tests::simulation::planted::BUGS;
 use cluster_tests::simulation::{
     RunReport, SHRINK_STEPS_FACTOR, draw, draw_group, run, run_within, shrink_failure,
 };
+use cluster_tests::tell;
 use dsn_core::sim::{Scenario, StepKind};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -54,7 +55,7 @@ fn seeds_have_no_violation_and_repeat_exactly() {
     let seconds: f64 = runs.iter().map(|run| run.report.length.as_secs_f64()).sum();
     let (acked, checked) = (sum(|run| run.acked), sum(|run| run.checked));
     let (faults, quarantined) = (sum(|run| run.faults as u64), sum(|run| run.quarantined as u64));
-    println!(
+    tell!(
         "{SEEDS} seeds twice: {seconds:.0} s each, {acked} calls answered, {checked} pairs and leases seen, \
          {faults} faults, {quarantined} partitions put aside"
     );
@@ -88,11 +89,11 @@ fn groups_have_no_violation() {
     let length = |(run, times, _): &(RunReport, f64, _)| times * run.report.length.as_secs_f64();
     let simulated: f64 = runs.iter().map(length).sum();
     let busy: f64 = runs.iter().map(|(_, _, busy)| busy.as_secs_f64()).sum();
-    println!(
+    tell!(
         "groups: {acked} calls answered, {faults} faults, {compared} mutations and {images} images that were the \
          same on two servers; {simulated:.0} s simulated in {busy:.0} s of a core"
     );
-    println!("{GROUP_SEEDS} seeds, 0 violations, {:.0} x real time", simulated / busy);
+    tell!("{GROUP_SEEDS} seeds, 0 violations, {:.0} x real time", simulated / busy);
     assert!(acked > 1000 * GROUP_SEEDS / 10, "the clients worked");
     assert!(compared > 1000 * GROUP_SEEDS, "members were compared");
     assert!(images > GROUP_SEEDS, "and what they had in the end");
@@ -174,7 +175,7 @@ fn no_cut_loses_anything() {
         telling.wrong.or(missed).map(|wrong| format!("{cut}: {wrong}"))
     };
     let wrong: Vec<String> = on_threads(&cuts, told).into_iter().flatten().collect();
-    println!("{points} cuts, each with and without a second one: {tellings} stories");
+    tell!("{points} cuts, each with and without a second one: {tellings} stories");
     assert!(wrong.is_empty(), "{} of {tellings}:\n{}", wrong.len(), wrong.join("\n"));
     assert!(points > CUTS_MIN, "{points} cuts");
 }

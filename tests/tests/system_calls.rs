@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "a native test lives outside the runtime")]
 
 use cluster_tests::onebox::{Onebox, OneboxOptions, program};
+use cluster_tests::tell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
@@ -75,7 +76,7 @@ fn metric(answer: &str, name: &str) -> u64 {
 
 /// Whether each count is at most its limit and the first three are reached at all.
 fn assert_calls(name: &str, seen: [f64; 5], limits: [f64; 5]) {
-    println!("{name}: polls, reads, writes, other reads, other writes per request: {seen:.3?}");
+    tell!("{name}: polls, reads, writes, other reads, other writes per request: {seen:.3?}");
     for (at, (seen, limit)) in seen.into_iter().zip(limits).enumerate() {
         assert!(seen <= limit + SLACK, "{name}: {seen:.3} calls of kind {at}, at most {limit}");
         assert!(at > 2 || seen >= 0.99, "{name}: only {seen:.3} calls of kind {at}: not counted?");
@@ -121,7 +122,7 @@ fn a_write_to_a_group_makes_no_more_system_calls_than_it_must() {
         table.set(&key(n), b"s", "value").expect("a write");
     }
     let sum = calls_per_set(&onebox, before, REQUESTS as f64);
-    println!("a set of three copies: {sum:.2} calls in all");
+    tell!("a set of three copies: {sum:.2} calls in all");
     // The primary: polls, reads and writes for the client and both members, and its log. Each member: poll, read, log,
     // write.
     assert!(sum <= GROUP_CALLS_MAX, "{sum:.2} system calls per set");
@@ -131,7 +132,7 @@ fn a_write_to_a_group_makes_no_more_system_calls_than_it_must() {
     let before = Calls::of_group(&onebox);
     let sets = sets_of_many_connections(&onebox);
     let sum = calls_per_set(&onebox, before, sets);
-    println!("a set of three copies, {CONNECTIONS} connections: {sum:.2} calls in all");
+    tell!("a set of three copies, {CONNECTIONS} connections: {sum:.2} calls in all");
     assert!(sum <= SHARED_CALLS_MAX, "{sum:.2} system calls per set");
     assert!(sum >= 2.0, "only {sum:.2} system calls per set: not counted?");
 }
