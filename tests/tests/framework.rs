@@ -19,9 +19,10 @@ const WRITES_PER_ROUND: i64 = 200;
 
 /// A cluster of the app's own program with one table; its checkpoints come quickly.
 fn cluster<A: ReplicatedApp>(program: &'static str, config: &'static str) -> (Onebox, Table) {
-    let checkpoints = "replication.checkpoint_interval_seconds=1".to_owned();
-    let options =
-        OneboxOptions { program, config, sets: vec![checkpoints], ..OneboxOptions::single() };
+    // A machine that tests run on may well have a disk that is rather full.
+    let sets = ["checkpoint_interval_seconds=1", "disk_min_available_space_ratio=1"];
+    let sets = sets.map(|set| format!("replication.{set}")).to_vec();
+    let options = OneboxOptions { program, config, sets, ..OneboxOptions::single() };
     let onebox = Onebox::start(A::APP_TYPE, &options);
     let client = Client::new(&[onebox.meta().to_string()]).expect("a client");
     let spec = TableSpec {
