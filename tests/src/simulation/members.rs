@@ -210,11 +210,12 @@ pub fn describe(sim: &Sim, servers: &Servers, index: i32) -> String {
     format!("partition {index}: {}", members.join("; "))
 }
 
-/// After an orderly stop: replicas of equal decree have equal images. Returns how many were compared.
+/// After an orderly stop: replicas of equal decree have equal images; where stored bytes are `damaged`, those that are
+/// whole. Returns how many were compared.
 ///
 /// # Errors
 /// Who differs.
-pub fn compare_images(sim: &Sim, servers: &Servers) -> Result<u64, String> {
+pub fn compare_images(sim: &Sim, servers: &Servers, damaged: bool) -> Result<u64, String> {
     let mut images: BTreeMap<(String, [u8; 8]), (NodeId, bytes::Bytes)> = BTreeMap::new();
     let mut compared = 0;
     for id in &servers.replicas {
@@ -225,7 +226,9 @@ pub fn compare_images(sim: &Sim, servers: &Servers) -> Result<u64, String> {
             let Ok(image) = read_file(&disk, Path::new(&path)) else { continue };
             let Some(decree) = image.get(DECREE_AT..DECREE_AT + 8) else { continue };
             // A bit that has flipped since and that nobody has read yet.
-            if image[CRC_AT..DECREE_AT] != crc32c::crc32c(&image[DECREE_AT..]).to_be_bytes() {
+            if damaged
+                && image[CRC_AT..DECREE_AT] != crc32c::crc32c(&image[DECREE_AT..]).to_be_bytes()
+            {
                 continue;
             }
             let decree: [u8; 8] = decree.try_into().expect("eight bytes");

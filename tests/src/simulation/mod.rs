@@ -112,7 +112,7 @@ pub fn run_within(scenario: &Scenario, step_log: bool, steps_max: u64) -> RunRep
     }
     let mut images = 0;
     if sim.violation().is_none() && sim.finish(STOP_LIMIT).is_ok() {
-        match members::compare_images(&sim, &servers) {
+        match members::compare_images(&sim, &servers, plan::damages(scenario)) {
             Ok(compared) => images = compared,
             Err(text) => sim.violate("divergence", text),
         }
