@@ -1,4 +1,4 @@
-//! How long the calling thread has run.
+//! How long the calling thread, or a process, has run.
 
 use std::time::Duration;
 
@@ -13,4 +13,18 @@ pub fn of_this_thread() -> Duration {
         std::fs::read_to_string("/proc/thread-self/schedstat").expect("a kernel that counts");
     let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
     Duration::from_nanos(nanos.expect("nanoseconds on a core"))
+}
+
+/// The same of all threads of a process that there are now.
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn of_process(pid: u32) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let nanos = tasks.filter_map(|task| {
+        let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        stat.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
 }

@@ -2,6 +2,7 @@
 //! commands while it runs.
 #![expect(clippy::disallowed_methods, reason = "a native test lives outside the runtime")]
 
+use cluster_tests::cpu_time;
 use cluster_tests::onebox::{Onebox, OneboxOptions};
 use cluster_tests::tell;
 use pegasus_client::PegasusClient;
@@ -41,16 +42,6 @@ fn threads(pid: u32) -> Vec<String> {
     names
 }
 
-/// CPU time of a process so far, all threads together.
-fn cpu(pid: u32) -> Duration {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
-    let nanos = tasks.filter_map(|task| {
-        let stat = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        stat.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(nanos.sum())
-}
-
 #[test]
 fn an_idle_server_has_few_threads_and_hardly_runs() {
     let (onebox, client) = cluster("idle");
@@ -58,9 +49,9 @@ fn an_idle_server_has_few_threads_and_hardly_runs() {
     std::thread::sleep(Duration::from_secs(1));
     for (index, name) in ["meta server", "replica server"].into_iter().enumerate() {
         let pid = onebox.pid(index).expect("it runs");
-        let (begun, before) = (Instant::now(), cpu(pid));
+        let (begun, before) = (Instant::now(), cpu_time::of_process(pid));
         std::thread::sleep(WATCH);
-        let used = cpu(pid).saturating_sub(before);
+        let used = cpu_time::of_process(pid).saturating_sub(before);
         let permille = used.as_secs_f64() / begun.elapsed().as_secs_f64() * 1_000.0;
         let threads = threads(pid);
         tell!(

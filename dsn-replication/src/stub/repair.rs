@@ -3,7 +3,8 @@
 //! * The disk refuses a replica, when it is opened or later: it is opened again after pauses that double.
 //! * A data directory cannot be opened, or its log has failed: the same, with all that is in it. A failed log is not
 //!   written to again; a new one is begun behind it, and its replicas write out what they have in memory, because what
-//!   the failed log holds on the disk is unknown.
+//!   the failed log holds on the disk is unknown. One that stays shut is given up after a while: what was in it is
+//!   learned anew into another directory, and its older copies are put aside when it returns.
 //! * The files of a replica contradict themselves: it is put aside and stays out with all its data. A group of one has
 //!   nobody to learn from, so nothing takes its place here. People are told: metric, log, command, HTTP.
 

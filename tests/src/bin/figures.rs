@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "real processes are measured outside the runtime")]
 
+use cluster_tests::cpu_time;
 use cluster_tests::onebox::{Onebox, OneboxOptions, program};
 use dsn_replication::wire::config::PartitionConfiguration;
 use pegasus_client::{PegasusClient, TableSpec};
@@ -102,16 +103,6 @@ fn until(what: &str, mut done: impl FnMut() -> bool) -> Duration {
         std::thread::sleep(Duration::from_millis(5));
     }
     begun.elapsed()
-}
-
-/// CPU time of a process so far.
-fn cpu(pid: u32) -> Duration {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
-    let nanos = tasks.filter_map(|task| {
-        let stat = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        stat.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(nanos.sum())
 }
 
 fn group_sync() {
@@ -235,10 +226,11 @@ fn idle() {
     drop(client);
     std::thread::sleep(Duration::from_secs(5));
     let pids: Vec<u32> = (0..=SERVERS).filter_map(|index| onebox.pid(index)).collect();
-    let before: Vec<Duration> = pids.iter().map(|pid| cpu(*pid)).collect();
+    let before: Vec<Duration> = pids.iter().map(|pid| cpu_time::of_process(*pid)).collect();
     std::thread::sleep(WATCH);
     for (index, (pid, before)) in pids.iter().zip(before).enumerate() {
-        let share = (cpu(*pid) - before).as_secs_f64() / WATCH.as_secs_f64() * 100.0;
+        let share =
+            (cpu_time::of_process(*pid) - before).as_secs_f64() / WATCH.as_secs_f64() * 100.0;
         let name = if index == 0 {
             "meta server".to_owned()
         } else {
