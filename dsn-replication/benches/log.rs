@@ -216,12 +216,7 @@ impl Logs {
 }
 
 fn sync_all(logs: &[Arc<SharedLog>]) {
-    let sync = |log: &Arc<SharedLog>| {
-        if let Some(job) = log.begin_sync(SyncScope::All) {
-            let outcome = job.run();
-            log.end_sync(job, outcome).expect("synced");
-        }
-    };
+    let sync = |log: &Arc<SharedLog>| log.sync_now(SyncScope::All).expect("synced");
     if let [one] = logs {
         return sync(one);
     }

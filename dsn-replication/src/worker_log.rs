@@ -2,8 +2,8 @@
 //!
 //! A replica that has something to log says so once per turn ([`mark`]). At the end of the turn they number their
 //! writes into one batch, the batch is appended in place, and what the log acknowledges is committed and applied
-//! before the turn ends. Under group sync the acknowledgement comes with the next sync: one is under way at a time
-//! per log, on the log stage, and whatever was appended meanwhile joins the next.
+//! before the turn ends. Under group sync the acknowledgement comes with the next sync: per log one is under way, on
+//! the log stage, and one waits behind it, which whatever is appended meanwhile joins.
 
 use crate::host::ReplicaHost;
 use crate::log::{Appended, LogBatch, LogError, Pending, Redeemed, SharedLog, SyncScope};
@@ -156,19 +156,16 @@ impl WorkerLog {
         }
     }
 
-    /// Starts a sync, unless one is under way.
+    /// Asks for a sync, unless one waits to run.
     pub fn sync(&mut self, ctx: &mut Ctx<'_>, log: &Arc<SharedLog>, scope: SyncScope) {
         let Some(job) = log.begin_sync(scope) else { return };
-        let log = log.clone();
+        let (log, on_stage) = (log.clone(), log.clone());
         ctx.offload(
             &LPC_LOG_SYNC,
-            move |_| {
-                let outcome = job.run();
-                (job, outcome)
-            },
+            move |_| on_stage.run_sync(job),
             self.me,
-            move |this, (job, outcome), ctx| {
-                let again = log.end_sync(job, outcome);
+            move |this, outcome, ctx| {
+                let again = log.end_sync(outcome);
                 if matches!(again, Ok(true)) && !this.waiting.is_empty() {
                     this.sync(ctx, &log, SyncScope::All);
                 }

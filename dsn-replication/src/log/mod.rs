@@ -19,6 +19,7 @@ pub mod replay;
 pub mod scan;
 pub mod segment;
 pub mod shared;
+mod sync;
 pub mod token;
 
 #[cfg(test)]
@@ -32,7 +33,8 @@ use std::time::Duration;
 pub use batch::LogBatch;
 pub use record::{Durability, Record, RecordKey, RecordKind};
 pub use replay::{Opened, ReplaySink, ReplicaStart};
-pub use shared::{Redeemed, SharedLog, SyncJob, SyncScope};
+pub use shared::{Redeemed, SharedLog};
+pub use sync::{SyncJob, SyncOutcome, SyncScope};
 pub use token::{Appended, Pending};
 
 /// How a log behaves.

@@ -7,6 +7,7 @@ use super::batch::LogBatch;
 use super::record::{Durability, HEADER, Link, Place, RecordKey, RecordKind, Seal};
 use super::record::{encode_record, place_record};
 use super::segment::{HEAD, Head, Spans, UNUSED, encode_spans, encode_trailer, file_name, note};
+use super::sync::Syncs;
 use super::token::{Appended, Pending};
 use super::{LogError, LogOptions};
 use crate::ids::{Ballot, Decree};
@@ -62,11 +63,17 @@ pub(super) struct State {
     pub(super) sealed: VecDeque<Segment>,
     spare: Option<Segment>,
     making_spare: bool,
-    pub(super) synced: u64,
-    syncing: bool,
+    pub(super) syncs: Syncs,
     failed: Option<Arc<str>>,
     last: Option<Link>,
     pub(super) replicas: DetHashMap<Gpid, Needs>,
+}
+
+impl State {
+    /// Whether the log takes nothing any more.
+    pub(super) fn failed(&self) -> bool {
+        self.failed.is_some()
+    }
 }
 
 /// What was found out when the log was opened.
@@ -86,33 +93,6 @@ pub struct SharedLog {
     seed: u64,
     pub(super) past: Past,
     pub(super) state: Mutex<State>,
-}
-
-/// A sync on its way to a blocking stage.
-#[derive(Debug)]
-#[must_use = "the log waits for SharedLog::end_sync"]
-pub struct SyncJob {
-    files: Vec<Arc<dyn File>>,
-    upto: u64,
-}
-
-impl SyncJob {
-    /// Syncs; blocks.
-    ///
-    /// # Errors
-    /// Of the first file that fails; give it to [`SharedLog::end_sync`].
-    pub fn run(&self) -> io::Result<()> {
-        self.files.iter().try_for_each(|file| file.sync(SyncMode::Data))
-    }
-}
-
-/// What a sync is to cover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SyncScope {
-    /// Everything written so far.
-    All,
-    /// The files that are full.
-    Sealed,
 }
 
 /// Whether records may be acknowledged yet.
@@ -143,8 +123,7 @@ impl SharedLog {
             sealed,
             spare: None,
             making_spare: false,
-            synced,
-            syncing: false,
+            syncs: Syncs::new(synced),
             failed: None,
             last,
             replicas: DetHashMap::default(),
@@ -181,14 +160,14 @@ impl SharedLog {
         if state.current.len >= self.options.segment_bytes && state.spare.is_some() {
             self.roll(&mut state)?;
         }
-        let State { current, last, synced, .. } = &mut *state;
+        let State { current, last, syncs, .. } = &mut *state;
         let start = current.end();
         let mut pending = Pending { end: start + batch.data.len() as u64, runs: Vec::new() };
         let (mut at, mut position) = (0, start);
         for (key, len) in &batch.records {
             let place = Place {
                 position,
-                synced: *synced,
+                synced: syncs.synced(),
                 durability: self.options.durability,
                 before: *last,
             };
@@ -222,60 +201,17 @@ impl SharedLog {
             return Ok(Redeemed::Now(pending.runs));
         }
         let state = self.state.lock();
-        if state.synced >= pending.end {
+        if state.syncs.synced() >= pending.end {
             return Ok(Redeemed::Now(pending.runs));
         }
         self.check(&state)?;
         Ok(Redeemed::Later(pending))
     }
 
-    /// A sync of all that was written so far, if there is anything to sync and no other sync is under way. Run it on
-    /// a blocking stage and bring it back to [`SharedLog::end_sync`]. Whatever is appended meanwhile joins the next.
-    pub fn begin_sync(&self, what: SyncScope) -> Option<SyncJob> {
-        let mut state = self.state.lock();
-        let upto = match what {
-            SyncScope::All => state.current.end(),
-            SyncScope::Sealed => state.current.head.base,
-        };
-        if state.syncing || state.failed.is_some() || state.synced >= upto {
-            return None;
-        }
-        let mut files = Vec::new();
-        let State { sealed, current, .. } = &mut *state;
-        let current = (what == SyncScope::All).then_some(current);
-        for segment in sealed.iter_mut().chain(current) {
-            if std::mem::take(&mut segment.dirty) {
-                files.push(segment.file.clone());
-            }
-        }
-        state.syncing = true;
-        Some(SyncJob { files, upto })
-    }
-
-    /// Ends a sync. Returns whether another one is due.
-    ///
-    /// # Errors
-    /// [`LogError::Failed`] when the sync failed: what was not durable before never will be.
-    pub fn end_sync(&self, job: SyncJob, outcome: io::Result<()>) -> Result<bool, LogError> {
-        let mut state = self.state.lock();
-        state.syncing = false;
-        match outcome {
-            Err(_) if planted::has("sync_error_ignored") => {
-                state.synced = state.synced.max(job.upto);
-                Ok(state.synced < state.current.end())
-            }
-            Ok(()) => {
-                state.synced = state.synced.max(job.upto);
-                Ok(state.synced < state.current.end())
-            }
-            Err(error) => Err(self.fail(&mut state, "syncing", &error)),
-        }
-    }
-
     /// Everything before this position is durable.
     #[must_use]
     pub fn synced(&self) -> u64 {
-        self.state.lock().synced
+        self.state.lock().syncs.synced()
     }
 
     /// Where the next record will be.
@@ -323,7 +259,7 @@ impl SharedLog {
     /// Seals the current file and goes on in the spare one.
     fn roll(&self, state: &mut State) -> Result<(), LogError> {
         let Some(mut next) = state.spare.take() else { return Ok(()) };
-        let written = seal(&mut state.current, state.last, state.synced, self.options.durability);
+        let written = seal(&mut state.current, state.last, state.syncs.synced(), self.options.durability);
         let written = written.and_then(|()| {
             next.head.base = state.current.end();
             next.dirty = true;
@@ -344,7 +280,7 @@ impl SharedLog {
         }
     }
 
-    fn fail(&self, state: &mut State, doing: &str, error: &io::Error) -> LogError {
+    pub(super) fn fail(&self, state: &mut State, doing: &str, error: &io::Error) -> LogError {
         let path = state.current.path.display();
         let reason: Arc<str> = format!("{doing} {path}: {error}").into();
         tracing::error!(dir = %self.dir.display(), %reason, "mutation log failed");

@@ -351,19 +351,42 @@ fn group_sync_gives_tokens_after_the_sync_and_never_after_a_failed_one() {
     let first = append(&log, &[(0, 1)]).unwrap();
     let Redeemed::Later(first) = log.redeem(first).unwrap() else { panic!("not synced") };
     let job = log.begin_sync(SyncScope::All).unwrap();
+    assert!(log.begin_sync(SyncScope::All).is_none(), "the one that waits will cover it");
+    let outcome = log.run_sync(job);
     let second = append(&log, &[(0, 2)]).unwrap();
-    assert!(log.begin_sync(SyncScope::All).is_none(), "one at a time");
-    let outcome = job.run();
-    assert!(log.end_sync(job, outcome).unwrap(), "the second waits");
+    let Redeemed::Later(first) = log.redeem(first).unwrap() else { panic!("has not ended") };
+    assert!(log.end_sync(outcome).unwrap(), "the second waits");
     assert!(matches!(log.redeem(first).unwrap(), Redeemed::Now(_)));
     let Redeemed::Later(second) = log.redeem(second).unwrap() else { panic!("not synced") };
     disk.fail_syncs(true);
     let job = log.begin_sync(SyncScope::All).unwrap();
-    let outcome = job.run();
-    assert!(log.end_sync(job, outcome).is_err());
+    let outcome = log.run_sync(job);
+    assert!(log.end_sync(outcome).is_err());
     assert!(log.redeem(second).is_err());
     disk.fail_syncs(false);
     assert!(append(&log, &[(0, 3)]).is_err());
+}
+
+/// A log stage with several threads may run two syncs of a log at a time.
+#[test]
+fn a_sync_that_ends_before_an_earlier_one_waits_for_it() {
+    for fails in [false, true] {
+        let disk = MemDisk::new();
+        let starts = [start(0)];
+        let (opened, _) = open_with(&disk, &options(Durability::GroupSync), &starts).unwrap();
+        let log = opened.log;
+        let records = append(&log, &[(0, 1)]).unwrap();
+        let job = log.begin_sync(SyncScope::All).unwrap();
+        disk.fail_syncs(fails);
+        let earlier = log.run_sync(job);
+        disk.fail_syncs(false);
+        assert!(log.begin_sync(SyncScope::All).is_none(), "covered");
+        // The file is not dirty any more: this one has nothing to do.
+        log.sync_now(SyncScope::All).unwrap();
+        let Redeemed::Later(records) = log.redeem(records).unwrap() else { panic!("too early") };
+        assert_eq!(log.end_sync(earlier).is_err(), fails);
+        assert_eq!(log.redeem(records).is_err(), fails);
+    }
 }
 
 #[test]
@@ -376,9 +399,8 @@ fn segments_are_given_back_oldest_first_when_nobody_needs_them() {
     let log = opened.log;
     fill(&log);
     let before = log.size();
-    let job = log.begin_sync(SyncScope::Sealed).unwrap();
-    let outcome = job.run();
-    assert!(!log.end_sync(job, outcome).unwrap() || log.synced() < log.end());
+    log.sync_now(SyncScope::Sealed).unwrap();
+    assert!(log.synced() < log.end());
     let collected = log.collect(1).unwrap();
     assert_eq!(collected.removed, 0);
     assert_eq!(collected.laggards, [gpid(0), gpid(1), gpid(2)]);
@@ -407,9 +429,7 @@ fn a_ballot_that_is_on_record_nowhere_else_is_kept() {
     let (opened, _) = open_with(&disk, &options, &[unsaved]).unwrap();
     let log = opened.log;
     fill(&log);
-    let job = log.begin_sync(SyncScope::Sealed).unwrap();
-    let outcome = job.run();
-    let _ = log.end_sync(job, outcome).unwrap();
+    log.sync_now(SyncScope::Sealed).unwrap();
     log.set_durable(gpid(0), Decree(20));
     assert_eq!(log.collect(1).unwrap().removed, 0, "its ballots are nowhere else");
     log.set_ballot(gpid(0), Ballot(1));
@@ -422,9 +442,7 @@ fn reserved_segments_stay_for_learners() {
     let (opened, _) = open_with(&disk, &options(Durability::Os), &[start(0)]).unwrap();
     let log = opened.log;
     fill(&log);
-    let job = log.begin_sync(SyncScope::Sealed).unwrap();
-    let outcome = job.run();
-    let _ = log.end_sync(job, outcome).unwrap();
+    log.sync_now(SyncScope::Sealed).unwrap();
     log.set_durable(gpid(0), Decree(20));
     assert_eq!(log.collect(1).unwrap().removed, 0, "young and small");
     let late = log.options().reserve_age.as_micros() as u64 + 2;
@@ -472,10 +490,7 @@ fn acknowledged_records_survive_a_power_loss_at_any_step() {
             if decree % 3 != 0 {
                 continue;
             }
-            if let Some(job) = log.begin_sync(SyncScope::All) {
-                let outcome = job.run();
-                log.end_sync(job, outcome)?;
-            }
+            log.sync_now(SyncScope::All)?;
             match log.redeem(pending)? {
                 Redeemed::Now(_) => {
                     acked.extend((decree - 2..=decree).flat_map(|d| (0..3).map(move |n| (n, d))));

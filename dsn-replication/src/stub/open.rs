@@ -316,13 +316,7 @@ fn mend(log: &SharedLog, mut batch: LogBatch) -> Result<(), LogError> {
     }
     // Nobody waits for these.
     let _ = log.append(&mut batch)?;
-    match log.begin_sync(SyncScope::All) {
-        Some(job) => {
-            let outcome = job.run();
-            log.end_sync(job, outcome).map(drop)
-        }
-        None => Ok(()),
-    }
+    log.sync_now(SyncScope::All)
 }
 
 fn start_of(feed: &Feed) -> ReplicaStart {

@@ -173,8 +173,8 @@ impl World {
     pub(crate) fn sync(&mut self, at: usize) {
         let server = &mut self.servers[at];
         if let Some(job) = server.log.begin_sync(SyncScope::All) {
-            let outcome = job.run();
-            server.log.end_sync(job, outcome).expect("the log works");
+            let outcome = server.log.run_sync(job);
+            server.log.end_sync(outcome).expect("the log works");
         }
         self.redeem(at);
         self.apply(at);

@@ -77,9 +77,7 @@ pub(crate) fn open(
     recovered.mend(GPID, applied, &mut mended);
     if !mended.is_empty() {
         let _ = opened.log.append(&mut mended).expect("the log is mended");
-        let job = opened.log.begin_sync(SyncScope::All).expect("nobody else syncs");
-        let outcome = job.run();
-        let _ = opened.log.end_sync(job, outcome).expect("the log works");
+        opened.log.sync_now(SyncScope::All).expect("the log works");
     }
     let group = GroupOptions { learner_timeout: Duration::from_secs(5), ..Default::default() };
     let options = CoreOptions { window: 5, group, ..CoreOptions::default() };

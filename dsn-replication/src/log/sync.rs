@@ -1,0 +1,161 @@
+//! Syncs of the log in use: one runs, at most one more waits to run, and what a sync covers is decided when it runs.
+//!
+//! While one runs, the next is queued behind it on the blocking stage and begins as soon as the first has ended,
+//! without a worker in between; what is appended until then joins it.
+
+use super::LogError;
+use super::shared::{SharedLog, State};
+use dsn_core::disk::{File, SyncMode};
+use dsn_core::planted;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+/// What a sync is to cover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SyncScope {
+    /// The files that are full.
+    Sealed,
+    /// Everything written so far.
+    All,
+}
+
+/// A sync on its way to a blocking stage, for [`SharedLog::run_sync`].
+#[derive(Debug)]
+#[must_use = "the log asks for no other sync before this one runs"]
+pub struct SyncJob(());
+
+/// What a sync has come to, for [`SharedLog::end_sync`].
+#[derive(Debug)]
+#[must_use = "the log waits for SharedLog::end_sync"]
+pub struct SyncOutcome {
+    number: u64,
+    outcome: io::Result<()>,
+}
+
+/// A sync that has begun.
+#[derive(Debug)]
+struct Running {
+    number: u64,
+    upto: u64,
+    ended: bool,
+}
+
+/// Where the syncs of a log are.
+#[derive(Debug)]
+pub(super) struct Syncs {
+    /// Everything before is durable.
+    synced: u64,
+    /// One is on its way to the blocking stage, for so much.
+    queued: Option<SyncScope>,
+    /// In the order in which they began; with a stage of several threads more than one may run.
+    running: VecDeque<Running>,
+    /// How many have begun.
+    begun: u64,
+}
+
+impl Syncs {
+    pub(super) fn new(synced: u64) -> Self {
+        Self { synced, queued: None, running: VecDeque::new(), begun: 0 }
+    }
+
+    pub(super) fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// Up to where those that run, or have run, cover the log.
+    fn covered(&self) -> u64 {
+        self.running.back().map_or(self.synced, |last| last.upto)
+    }
+
+    fn begin(&mut self, upto: u64) -> u64 {
+        self.begun += 1;
+        self.running.push_back(Running { number: self.begun, upto, ended: false });
+        self.begun
+    }
+
+    /// One has ended well. What it covers is durable once all that began before it have ended well, too.
+    fn end(&mut self, number: u64) {
+        if let Some(of) = self.running.iter_mut().find(|of| of.number == number) {
+            of.ended = true;
+        }
+        while self.running.front().is_some_and(|first| first.ended) {
+            self.synced = self.running.pop_front().map_or(self.synced, |first| first.upto);
+        }
+    }
+}
+
+impl SharedLog {
+    /// A sync, if there is anything to sync that none covers and no other one waits to run. Run it on a blocking stage
+    /// ([`SharedLog::run_sync`]); whatever is appended before it runs is covered as well.
+    pub fn begin_sync(&self, scope: SyncScope) -> Option<SyncJob> {
+        let mut state = self.state.lock();
+        if state.failed() || state.syncs.covered() >= upto(&state, scope) {
+            return None;
+        }
+        let queued = state.syncs.queued;
+        state.syncs.queued = queued.max(Some(scope));
+        queued.is_none().then_some(SyncJob(()))
+    }
+
+    /// Syncs; blocks.
+    pub fn run_sync(&self, _job: SyncJob) -> SyncOutcome {
+        let (number, files) = {
+            let mut state = self.state.lock();
+            let scope = state.syncs.queued.take().unwrap_or(SyncScope::Sealed);
+            cover(&mut state, scope)
+        };
+        SyncOutcome { number, outcome: sync(&files) }
+    }
+
+    /// Ends a sync. Returns whether another one is due.
+    ///
+    /// # Errors
+    /// [`LogError::Failed`] when the sync failed: what was not durable before never will be.
+    pub fn end_sync(&self, sync: SyncOutcome) -> Result<bool, LogError> {
+        let mut state = self.state.lock();
+        match sync.outcome {
+            Err(error) if !planted::has("sync_error_ignored") => {
+                Err(self.fail(&mut state, "syncing", &error))
+            }
+            _ => {
+                state.syncs.end(sync.number);
+                Ok(state.syncs.covered() < state.current.end())
+            }
+        }
+    }
+
+    /// Syncs everything written so far, here and now; blocks.
+    ///
+    /// # Errors
+    /// As [`SharedLog::end_sync`].
+    pub fn sync_now(&self, scope: SyncScope) -> Result<(), LogError> {
+        let (number, files) = cover(&mut self.state.lock(), scope);
+        self.end_sync(SyncOutcome { number, outcome: sync(&files) }).map(drop)
+    }
+}
+
+fn upto(state: &State, scope: SyncScope) -> u64 {
+    match scope {
+        SyncScope::All => state.current.end(),
+        SyncScope::Sealed => state.current.head.base,
+    }
+}
+
+fn sync(files: &[Arc<dyn File>]) -> io::Result<()> {
+    files.iter().try_for_each(|file| file.sync(SyncMode::Data))
+}
+
+/// Begins a sync: its number, and the files.
+fn cover(state: &mut State, scope: SyncScope) -> (u64, Vec<Arc<dyn File>>) {
+    let upto = upto(state, scope).max(state.syncs.covered());
+    let State { sealed, current, syncs, .. } = state;
+    let current = (scope == SyncScope::All).then_some(current);
+    let mut files = Vec::new();
+    for segment in sealed.iter_mut().chain(current) {
+        if std::mem::take(&mut segment.dirty) {
+            files.push(segment.file.clone());
+        }
+    }
+    (syncs.begin(upto), files)
+}
