@@ -99,6 +99,9 @@ pub trait Disk: Send + Sync + Debug {
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Free and total space.
     fn space(&self, path: &Path) -> io::Result<Space>;
+    /// Names the run of the machine: as long as it is the same, nothing that was written is lost, synced or not. It is
+    /// another after every start of the machine, and the same after a start of the process alone.
+    fn boot_id(&self) -> io::Result<String>;
 }
 
 /// Largest file [`read_file`] loads, in bytes: small state files only.

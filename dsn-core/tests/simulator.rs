@@ -136,6 +136,22 @@ fn power_loss_keeps_what_was_synced_and_may_lose_the_rest() {
 }
 
 #[test]
+fn a_power_loss_begins_another_run_of_the_machine_and_spares_what_was_written_back() {
+    for seed in 0..40 {
+        let disk = SimDisk::standalone(seed);
+        let run = disk.boot_id().unwrap();
+        put(&disk, "/a", "in memory", false);
+        let (image, disk) = (disk.snapshot(), disk.restart());
+        assert_eq!(disk.boot_id().unwrap(), run, "seed {seed}: only the process ended");
+        disk.write_back();
+        let disk = disk.power_loss();
+        assert_ne!(disk.boot_id().unwrap(), run, "seed {seed}");
+        assert_eq!(get(&disk, "/a").as_deref(), Some("in memory"), "seed {seed}");
+        assert_eq!(disk.restore(&image).boot_id().unwrap(), run, "seed {seed}: as it was");
+    }
+}
+
+#[test]
 fn a_rename_happens_or_does_not() {
     let (mut old, mut new) = (0, 0);
     for seed in 0..40 {

@@ -128,6 +128,10 @@ impl Disk for Counted {
     fn space(&self, path: &Path) -> io::Result<Space> {
         self.disk.space(path)
     }
+
+    fn boot_id(&self) -> io::Result<String> {
+        self.disk.boot_id()
+    }
 }
 
 struct Deaf;

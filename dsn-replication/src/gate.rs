@@ -49,6 +49,8 @@ pub struct ReadGate {
     word: AtomicU64,
     /// The highest decree that the owner held when its role last changed, decided or not.
     prepared: AtomicI64,
+    /// The end of the replica's log may be missing.
+    uncertain: AtomicBool,
     partition_version: AtomicI32,
     deny_reads: AtomicU8,
     /// Whether `throttles` has anything to say.
@@ -84,6 +86,7 @@ impl ReadGate {
             lease,
             word: AtomicU64::new(0),
             prepared: AtomicI64::new(0),
+            uncertain: AtomicBool::new(false),
             partition_version: AtomicI32::new(ANY_HASH),
             deny_reads: AtomicU8::new(0),
             throttled: AtomicBool::new(false),
@@ -127,6 +130,16 @@ impl ReadGate {
     pub fn prepared(&self) -> Decree {
         let applied = self.machine.last_applied();
         applied.max(Decree(self.prepared.load(Ordering::Acquire)))
+    }
+
+    /// Owner: whether the end of its log may be missing, see [`Tails`](crate::log::Tails).
+    pub fn note_uncertain(&self, uncertain: bool) {
+        self.uncertain.store(uncertain, Ordering::Release);
+    }
+
+    /// Whether the end of the replica's log may be missing.
+    pub fn is_uncertain(&self) -> bool {
+        self.uncertain.load(Ordering::Acquire)
     }
 
     /// Ballot last published.

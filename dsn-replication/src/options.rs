@@ -124,6 +124,10 @@ dsn_core::options! {
         node_live_percentage_threshold_for_update: u32 = 65, in 0..=100;
         /// Milliseconds that a lost member is waited for before its data is copied to another server.
         replica_assign_delay_ms_for_dropouts: u64 = 600_000;
+        /// Seconds that members of a group are waited for while those that are there may lack the end of their logs:
+        /// their machines were started anew, and `log_durability` is not `group_sync`. Then the one that has most goes
+        /// on, and what it lacks is lost. 0: at once.
+        uncertain_log_wait_seconds: u32 = 300, in 0..=86_400;
         /// Copies of former members that are kept beside a complete group.
         max_reserved_dropped_replicas: u32 = 1, in 0..=16;
         /// Most replicas that a table may ask for.

@@ -154,7 +154,7 @@ fn copied(concurrent: usize) -> Vec<Duration> {
     let more = format!(
         "learn_app_max_concurrent_count = {concurrent}\n[nfs]\nmax_copy_rate_megabytes_per_disk = 1\n"
     );
-    let mut world = World::without_the_last(2, 4, &more);
+    let mut world = World::without_the_last(3, 4, &more);
     world.append(3);
     world.cluster.run_for(Duration::from_secs(5));
     world.cluster.start_server(3);
@@ -207,7 +207,7 @@ fn whole_without(broken: usize, world: &mut World) {
 
 #[test]
 fn a_member_whose_disk_is_broken_is_replaced() {
-    let mut world = World::new(3, 2, "");
+    let mut world = World::new(2, 2, "");
     world.append(1);
     let broken = world.secondary();
     whole_without(broken, &mut world);

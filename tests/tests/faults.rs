@@ -337,3 +337,45 @@ fn a_server_runs_out_of_descriptors() {
         }),
     ));
 }
+
+/// What a machine had in memory is written back; then its power fails, in the same moment as that of others.
+fn blackout(at: u64, whole: &str, downs: [u64; 3]) -> Vec<(u64, Fault)> {
+    let write_back = (at, Fault::WriteBack { node: whole.to_owned() });
+    let offs = SERVERS.into_iter().zip(downs).map(|(node, down)| (at, power_off(node, down)));
+    std::iter::once(write_back).chain(offs).collect()
+}
+
+/// Row "power loss of all" without `group_sync`: what is in the page cache alone may be lost, and is not while one
+/// machine has written it back, whichever comes back first and however little it has.
+#[test]
+fn what_one_of_three_machines_has_written_back_is_kept() {
+    for (seed, whole) in (50..74).step_by(2).zip(SERVERS.into_iter().cycle()) {
+        for downs in [[100, 3_000, 9_000], [9_000, 100, 3_000], [3_000, 9_000, 100]] {
+            holds(&with(story(seed), blackout(12_000, whole, downs)));
+        }
+    }
+}
+
+/// The same, and what is back first ends once more before the others are there: it still knows that it may lack
+/// something.
+#[test]
+fn a_second_restart_makes_no_lost_tail_certain() {
+    for (seed, whole) in (80..92).step_by(2).zip(SERVERS.into_iter().cycle()) {
+        for first in SERVERS {
+            let downs = SERVERS.map(|node| if node == first { 100 } else { 8_000 });
+            let again = (14_000, kill(first, 200));
+            let faults = blackout(12_000, whole, downs).into_iter().chain([again]);
+            holds(&with(story(seed), faults));
+        }
+    }
+}
+
+/// A machine is back before it is missed, without what it had acknowledged and not synced: it is no member before it
+/// has learned that from the others.
+#[test]
+fn machines_are_started_anew_before_they_are_missed() {
+    for seed in [100, 102, 104, 106] {
+        let faults = (0..12).map(|n| (2_000 + n * 3_000, power_off(SERVERS[n as usize % 3], 50)));
+        holds(&with(story(seed), faults));
+    }
+}

@@ -20,6 +20,8 @@ pub enum Fault {
     Kill { node: String, down_ms: u64 },
     /// The power fails, and comes back after a while.
     PowerOff { node: String, down_ms: u64 },
+    /// The system writes back what it holds of files in memory.
+    WriteBack { node: String },
     /// Death right after a number of disk changes, in the middle of what the process does then.
     CrashAtStep { node: String, steps: u64, power: bool, down_ms: u64 },
     /// SIGSTOP and SIGCONT.
@@ -407,6 +409,7 @@ impl Sim {
                 self.disk_fault(id, DiskFault::Stuck { limit: ms(*length) }, *length);
             }
             Fault::DiskFull { ms, .. } => self.disk_fault(id, DiskFault::Full, *ms),
+            Fault::WriteBack { .. } => self.disk(id).write_back(),
             Fault::BitFlip { path, files, spare, .. } => {
                 let now = self.now().as_nanos() as u64;
                 let mut rng = Rng::stream(self.seed(), self.name(id), "bit flip", now);
@@ -482,6 +485,7 @@ impl Fault {
             Self::Reset { .. }
             | Self::Silence { .. }
             | Self::BitFlip { .. }
+            | Self::WriteBack { .. }
             | Self::WallStep { .. } => None,
         }
     }
@@ -498,6 +502,7 @@ impl Fault {
             Self::Reset { one, other, .. } | Self::Silence { one, other, .. } => vec![one, other],
             Self::Kill { node, .. }
             | Self::PowerOff { node, .. }
+            | Self::WriteBack { node }
             | Self::CrashAtStep { node, .. }
             | Self::Pause { node, .. }
             | Self::DiskFail { node, .. }

@@ -135,6 +135,10 @@ impl Disk for HookedDisk {
     fn space(&self, path: &Path) -> io::Result<Space> {
         self.inner.space(path)
     }
+
+    fn boot_id(&self) -> io::Result<String> {
+        self.inner.boot_id()
+    }
 }
 
 /// An open file behind hooks.

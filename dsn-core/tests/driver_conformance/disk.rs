@@ -240,3 +240,10 @@ pub fn space_is_reported(world: &mut World) {
     assert!(space.available > 0 && space.available <= space.total, "{space:?}");
     assert_eq!(kind(disk.space(&dir.join("none"))), ErrorKind::NotFound);
 }
+
+pub fn the_run_of_the_machine_has_a_name(world: &mut World) {
+    let (disk, _) = world.disk();
+    let name = disk.boot_id().unwrap();
+    assert!(!name.is_empty() && name.trim() == name, "{name:?}");
+    assert_eq!(disk.boot_id().unwrap(), name, "the same for as long as it runs");
+}

@@ -76,7 +76,8 @@ cases! {
         hard_links_share_content,
         paths_through_files_are_errors,
         durable_files_replace_as_a_whole,
-        space_is_reported;
+        space_is_reported,
+        the_run_of_the_machine_has_a_name;
     work:
         posts_from_one_worker_arrive_in_order,
         posts_from_outside_arrive_in_order,

@@ -1,6 +1,6 @@
 //! The group: what its members tell this replica, and what this replica tells them.
 
-use super::{LPC_REPLICA_GROUP_CHECK, LPC_REPLICA_READ_LOG, ReplicaHost};
+use super::{LPC_REPLICA_CERTAIN, LPC_REPLICA_GROUP_CHECK, LPC_REPLICA_READ_LOG, ReplicaHost};
 use crate::codes::RPC_LEARN_ADD_LEARNER;
 use crate::group_link::{options_for, send_ack, send_prepare, wire};
 use crate::ids::{Ballot, Decree};
@@ -45,7 +45,28 @@ impl ReplicaHost {
             self.publish();
         }
         self.gate.note_prepared(self.core.prepared());
+        self.settle_tail(ctx);
         self.apply_committed(ctx);
+    }
+
+    /// A member has everything that its group has: from now on, and after the next start.
+    fn settle_tail(&mut self, ctx: &mut Ctx<'_>) {
+        if self.core.is_uncertain() || !self.gate.is_uncertain() {
+            return;
+        }
+        self.gate.note_uncertain(false);
+        let (tails, gpid) = (self.tails.clone(), self.gpid());
+        ctx.offload(
+            &LPC_REPLICA_CERTAIN,
+            move |_| tails.settle(gpid),
+            self.me,
+            move |_, outcome, _| match outcome {
+                Ok(()) => tracing::info!(%gpid, "nothing is missing at the end of its log any more"),
+                Err(error) => {
+                    tracing::warn!(%gpid, %error, "its log will count as uncertain after the next start");
+                }
+            },
+        );
     }
 
     /// A member or learner has answered.
@@ -71,6 +92,7 @@ impl ReplicaHost {
         let led = self.core.lead(ballot, secondaries, &mut self.marks);
         led.map_err(|_| ErrorCode::InvalidVersion)?;
         self.publish();
+        self.settle_tail(ctx);
         self.mark(ctx);
         self.apply_committed(ctx);
         self.look_after(ctx);

@@ -10,7 +10,7 @@ mod group;
 use crate::failure_detector::lease::Lease;
 use crate::gate::{Deny, ReadGate};
 use crate::ids::{Ballot, Decree};
-use crate::log::{Appended, LogBatch, SharedLog};
+use crate::log::{Appended, LogBatch, SharedLog, Tails};
 use crate::mutation::CodeTable;
 use crate::mutation::{ClientRequest, Ticket};
 use crate::placement::Placement;
@@ -53,6 +53,8 @@ dsn_core::task_codes! {
     pub LPC_REPLICA_EVENT: Compute, High, "THREAD_POOL_REPLICATION";
     /// A primary looks after its group.
     pub LPC_REPLICA_GROUP_CHECK: Compute, High, "THREAD_POOL_REPLICATION";
+    /// It is put down that nothing is missing at the end of a replica's log.
+    pub LPC_REPLICA_CERTAIN: Blocking, Low, "THREAD_POOL_REPLICATION_LONG";
     /// Mutations are read from the log for a learner.
     pub LPC_REPLICA_READ_LOG: Blocking, Common, "THREAD_POOL_REPLICATION_LONG";
 }
@@ -103,6 +105,8 @@ pub struct HostParts {
     pub gate: Arc<ReadGate>,
     /// The log of its data directory.
     pub log: Arc<SharedLog>,
+    /// Whether the end of a replica may be missing from that log.
+    pub tails: Arc<Tails>,
     /// The ends of that log.
     pub worker_logs: Arc<WorkerLogs>,
     /// The server's lease.
@@ -137,6 +141,7 @@ pub struct ReplicaHost {
     machine: Arc<dyn StateMachine>,
     gate: Arc<ReadGate>,
     log: Arc<SharedLog>,
+    tails: Arc<Tails>,
     worker_logs: Arc<WorkerLogs>,
     lease: Lease,
     rules: WriteRules,
@@ -231,6 +236,7 @@ impl ReplicaHost {
             machine: parts.machine,
             gate: parts.gate,
             log: parts.log,
+            tails: parts.tails,
             worker_logs: parts.worker_logs,
             lease: parts.lease,
             rules: parts.rules,

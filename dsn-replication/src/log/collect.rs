@@ -86,7 +86,10 @@ impl SharedLog {
         let mut state = self.state.lock();
         let oldest = state.sealed.front()?;
         // A file under sync or not yet durable stays: the order of removals on disk must not matter.
-        if oldest.dirty || oldest.end() > state.syncs.synced() || holders(&state, oldest).next().is_some() {
+        if oldest.dirty
+            || oldest.end() > state.syncs.synced()
+            || holders(&state, oldest).next().is_some()
+        {
             return None;
         }
         let bytes = state.sealed.iter().map(|s| s.len).sum::<u64>() + state.current.len;

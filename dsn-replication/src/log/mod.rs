@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`record`] and [`segment`] (bytes), [`token`], [`batch`] (records before they have a place),
 //! [`shared`] (append, roll, sync, failure), [`scan`] and [`replay`] (reading after a restart), [`collect`] (giving
-//! segments back), [`read`] (reading while in use).
+//! segments back), [`read`] (reading while in use), [`tails`] (whether its end may be missing).
 //!
 //! A failed write or sync is never repeated: what the disk holds then is unknown. The log takes nothing any more, its
 //! replicas leave their groups, the server stays up.
@@ -20,6 +20,7 @@ pub mod scan;
 pub mod segment;
 pub mod shared;
 mod sync;
+pub mod tails;
 pub mod token;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use record::{Durability, Record, RecordKey, RecordKind};
 pub use replay::{Opened, ReplaySink, ReplicaStart};
 pub use shared::{Redeemed, SharedLog};
 pub use sync::{SyncJob, SyncOutcome, SyncScope};
+pub use tails::Tails;
 pub use token::{Appended, Pending};
 
 /// How a log behaves.

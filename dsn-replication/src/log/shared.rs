@@ -259,7 +259,8 @@ impl SharedLog {
     /// Seals the current file and goes on in the spare one.
     fn roll(&self, state: &mut State) -> Result<(), LogError> {
         let Some(mut next) = state.spare.take() else { return Ok(()) };
-        let written = seal(&mut state.current, state.last, state.syncs.synced(), self.options.durability);
+        let written =
+            seal(&mut state.current, state.last, state.syncs.synced(), self.options.durability);
         let written = written.and_then(|()| {
             next.head.base = state.current.end();
             next.dirty = true;

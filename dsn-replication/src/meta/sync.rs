@@ -45,10 +45,11 @@ impl Cluster {
             if let Some(partition) = self.partition_mut(info.pid) {
                 partition.known_committed =
                     partition.known_committed.max(info.last_committed_decree);
-                // With an older ballot than the group's, it has yet to hear that it is primary.
-                partition.idle = partition.config.primary == node
-                    && info.status != PartitionStatus::Primary
-                    && info.ballot <= partition.config.ballot;
+                if partition.config.primary == node {
+                    // With an older ballot than the group's, it has yet to hear that it is primary.
+                    partition.idle = info.status != PartitionStatus::Primary
+                        && info.ballot <= partition.config.ballot;
+                }
             }
             if self.is_garbage(node, &info, wall) {
                 garbage.push(info);

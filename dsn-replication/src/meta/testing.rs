@@ -245,19 +245,24 @@ impl Bench {
     }
 
     pub(super) fn sync(&mut self, node: u8, stored: &[(Gpid, i64, i64)]) -> ConfigSyncResponse {
-        let stored: List<ReplicaInfo> = stored
-            .iter()
-            .map(|(pid, ballot, decree)| ReplicaInfo {
-                pid: *pid,
-                ballot: *ballot,
-                last_committed_decree: *decree,
-                last_prepared_decree: *decree,
-                ..ReplicaInfo::default()
-            })
-            .collect();
+        let stored = stored.iter().map(|(pid, ballot, decree)| ReplicaInfo {
+            pid: *pid,
+            ballot: *ballot,
+            last_committed_decree: *decree,
+            last_prepared_decree: *decree,
+            ..ReplicaInfo::default()
+        });
+        self.sync_with(node, stored)
+    }
+
+    pub(super) fn sync_with(
+        &mut self,
+        node: u8,
+        stored: impl IntoIterator<Item = ReplicaInfo>,
+    ) -> ConfigSyncResponse {
         let request = ConfigSyncRequest {
             node: addr(node),
-            stored_replicas: Some(stored),
+            stored_replicas: Some(List::from(stored.into_iter().collect::<Vec<_>>())),
             ..ConfigSyncRequest::default()
         };
         self.with(|cluster, now, wall| cluster.config_sync(&request, now, wall))

@@ -138,6 +138,28 @@ fn a_restarted_primary_gives_no_decree_another_content() {
     assert!(world.core(primary).applied() >= lost);
 }
 
+/// A machine was started anew within the grace: what its replica acknowledged may be gone, though nothing shows that.
+#[test]
+fn a_member_that_may_have_lost_something_learns_before_it_counts() {
+    let (mut world, primary, [one, _]) = whole(0);
+    world.write_to(primary);
+    world.pass(primary, one);
+    world.pass(one, primary);
+    world.kill(one);
+    world.restart(one);
+    world.servers[one].core.uncertain = true;
+    world.write_to(primary);
+    world.pass(primary, one);
+    assert_eq!(*world.core(one).role(), Role::Inactive, "no member");
+    world.pass(one, primary);
+    let leaves =
+        |(asker, change): &(usize, Change)| *asker == primary && change.node == Some(node(one));
+    assert!(world.asked.iter().any(leaves), "the primary wants it out: {:?}", world.asked);
+    world.must_agree();
+    let is_member = matches!(world.core(one).role(), Role::Secondary(_));
+    assert_eq!(is_member, !world.core(one).is_uncertain(), "by learning");
+}
+
 /// Bug 2: a learner that was secondary before holds entries of the same decrees; two takeovers while it learns.
 #[test]
 fn a_learner_with_an_old_tail_commits_nothing_of_it() {

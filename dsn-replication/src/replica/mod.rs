@@ -102,6 +102,8 @@ pub struct Replica {
     pub(crate) applied: Decree,
     /// Of the last mutation; the next one's is higher.
     pub(crate) timestamp_us: u64,
+    /// The end of its log may be missing. It has been no member since it was opened.
+    pub(crate) uncertain: bool,
 }
 
 impl Replica {
@@ -116,7 +118,7 @@ impl Replica {
         options: CoreOptions,
     ) -> Self {
         let queue = WriteQueue::new(options.queue_bytes, options.batching);
-        let Recovered { ballot, timestamp_us, undecided, .. } = recovered;
+        let Recovered { ballot, timestamp_us, undecided, uncertain, .. } = recovered;
         let entry = |mutation| Entry { mutation, tickets: Vec::new(), body: None };
         let mut replica = Self {
             gpid,
@@ -134,6 +136,7 @@ impl Replica {
             applying: None,
             applied,
             timestamp_us,
+            uncertain,
         };
         replica.logged = replica.find_taken();
         replica
@@ -179,6 +182,12 @@ impl Replica {
     #[must_use]
     pub fn prepared(&self) -> Decree {
         self.prepared
+    }
+
+    /// Whether the end of its log may be missing. Over as soon as it is a member.
+    #[must_use]
+    pub fn is_uncertain(&self) -> bool {
+        self.uncertain
     }
 
     /// Whether nothing is under way or waiting.

@@ -76,6 +76,8 @@ impl Replica {
             }
             // A learner becomes a member under a higher ballot only.
             Role::Learner(_) if same_ballot => Err(Verdict::Refused),
+            // What it acknowledged before may be gone: it has to learn first.
+            Role::Inactive if self.uncertain => Err(Verdict::Refused),
             _ => Ok(true),
         }
     }

@@ -60,6 +60,8 @@ pub struct Recovered {
     pub undecided: Vec<Mutation>,
     /// Something that was not durable is missing: see [`Recovered::mend`].
     pub damaged: bool,
+    /// More may be missing at the end, of which there is no sign: see [`Tails`](crate::log::Tails).
+    pub uncertain: bool,
 }
 
 impl Recovered {
@@ -268,7 +270,9 @@ impl Recovery {
         if let Some(position) = self.gap.filter(|position| !forgiven(*position)) {
             return Err(Untrusted::Gap(position));
         }
+        let uncertain = false;
         Ok(Recovered {
+            uncertain,
             ballot: self.ballot,
             timestamp_us: self.timestamp_us,
             undecided,

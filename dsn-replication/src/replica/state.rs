@@ -145,6 +145,7 @@ impl Replica {
         self.enter(ballot, self.prepared, log);
         let alone = lead.peers.is_empty();
         self.role = Role::Primary(Box::new(lead));
+        self.uncertain = false;
         for entry in &mut self.window {
             if entry.mutation.decree > self.committed {
                 entry.mutation.ballot = ballot;
@@ -179,6 +180,7 @@ impl Replica {
             0 => Role::Secondary(follow),
             _ => Role::Learner(follow),
         };
+        self.uncertain &= matches!(self.role, Role::Learner(_));
     }
 
     /// The replica belongs to no group any more (a newer configuration, or a lost lease). What is in the window stays:

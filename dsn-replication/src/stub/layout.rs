@@ -9,7 +9,8 @@
 //! It is put together as `<name>.new` and renamed when it is complete.
 //! While a checkpoint is copied it is put together in `<name>.learn`.
 //! A directory that cannot be opened is renamed to `<name>.<unix_us>.err`, one that is no longer wanted to
-//! `<name>.<unix_us>.gar`. The mutation log of a data directory is `<data_dir>/replica/log/`.
+//! `<name>.<unix_us>.gar`. The mutation log of a data directory is `<data_dir>/replica/log/`;
+//! `<data_dir>/replica/.log-info` says under which run of the machine it is written.
 
 use crate::dirs::create_dir_durable;
 use crate::ids::Ballot;
@@ -89,6 +90,12 @@ pub fn replicas_dir(data_dir: &Path) -> PathBuf {
 #[must_use]
 pub fn log_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("replica").join("log")
+}
+
+/// What is known about the end of the mutation log, see [`Tails`](crate::log::Tails).
+#[must_use]
+pub fn log_info(data_dir: &Path) -> PathBuf {
+    data_dir.join("replica").join(".log-info")
 }
 
 /// Directory of one replica.

@@ -152,6 +152,7 @@ impl ReplicaServer for Board {
                 last_prepared_decree: placed.gate.prepared().0,
                 last_durable_decree: machine.last_durable().0,
                 app_type: self.app_type.clone(),
+                tail_uncertain: placed.gate.is_uncertain().then_some(true),
                 ..ReplicaInfo::default()
             }
         };
@@ -364,15 +365,18 @@ impl ReplicaStub {
             let close = move |job: &BlockingCtx<'_>| machine.close(job);
             return ctx.offload(&LPC_OPEN_REPLICA, close, self.me, |_, (), _| {});
         }
-        let Some(log) = self.dirs[data_dir].log.clone() else {
+        let dir = &self.dirs[data_dir];
+        let (Some(log), Some(tails)) = (dir.log.clone(), dir.tails.clone()) else {
             return self.opened_too_late(ctx, opened.machine, data_dir);
         };
         let Some(opened) = self.keep_better(ctx, opened, data_dir) else { return };
-        let Opened { gpid, info, dir, machine, recovered } = opened;
+        let Opened { gpid, info, dir, machine, mut recovered } = opened;
+        recovered.uncertain = tails.is_uncertain(gpid);
         let gate = Arc::new(ReadGate::new(gpid, machine.clone(), self.lease.clone()));
         // The meta server must hear of what only the log has, and under which ballot: it may have been acknowledged.
         gate.publish(PartitionStatus::Inactive, recovered.ballot, false);
         gate.note_prepared(recovered.prepared());
+        gate.note_uncertain(recovered.uncertain);
         let (table, partition) = (gpid.app_id.to_string(), gpid.partition_index.to_string());
         let labels = [("table_id", table.as_str()), ("partition_id", partition.as_str())];
         let metrics =
@@ -384,6 +388,7 @@ impl ReplicaStub {
             machine,
             gate: gate.clone(),
             log,
+            tails,
             worker_logs: self.worker_logs.clone(),
             lease: self.lease.clone(),
             recovered,

@@ -8,7 +8,7 @@
 use super::layout;
 use crate::ids::{Ballot, Decree};
 use crate::log::{
-    LogBatch, LogError, LogOptions, Record, ReplaySink, ReplicaStart, SharedLog, SyncScope,
+    LogBatch, LogError, LogOptions, Record, ReplaySink, ReplicaStart, SharedLog, SyncScope, Tails,
 };
 use crate::mutation::{CodeTable, Mutation};
 use crate::replica::recovery::{Recovered, Recovery};
@@ -16,6 +16,7 @@ use crate::state_machine::{
     AppError, ApplyError, ApplyMode, OpenArgs, Replies, StateMachine, StateMachineFactory,
 };
 use crate::wire::config::AppInfo;
+use dsn_core::disk::{DirEntry, Disk};
 use dsn_core::exec::BlockingCtx;
 use dsn_core::hash::mix64;
 use dsn_rpc::gpid::Gpid;
@@ -43,6 +44,8 @@ pub struct Opened {
 pub struct OpenedDir {
     /// Its log.
     pub log: Arc<SharedLog>,
+    /// Whose end may be missing from it.
+    pub tails: Arc<Tails>,
     /// Its replicas.
     pub replicas: Vec<Opened>,
     /// Replicas put aside as damaged, now or at an earlier start: where they are, and why.
@@ -208,6 +211,8 @@ pub fn open_dir(
     let (mut problems, mut put_aside) = (Vec::new(), Vec::new());
     let mut feeds = BTreeMap::new();
     let entries = disk.list(&base).map_err(|error| format!("{}: {error}", base.display()))?;
+    let tails = open_tails(disk, data_dir, options, factory.app_type(), &entries)
+        .map_err(|error| format!("{}: {error}", layout::log_info(data_dir).display()))?;
     for entry in entries.into_iter().filter(|entry| entry.is_dir) {
         if layout::is_incomplete(&entry.name) || layout::is_learn_dir(&entry.name) {
             if let Err(error) = disk.remove_dir_all(&base.join(&entry.name)) {
@@ -232,6 +237,7 @@ pub fn open_dir(
     let seed = mix64(now_us) ^ job.node().seed();
     let opened = SharedLog::open(disk, &log_dir, options, (seed, now_us), &starts, &mut sink)
         .map_err(|error| error.to_string())?;
+    tails.opened().map_err(|error| format!("{}: {error}", layout::log_info(data_dir).display()))?;
     let mut replicas = Vec::new();
     let mut void = LogBatch::new();
     for (gpid, feed) in sink.feeds {
@@ -259,7 +265,23 @@ pub fn open_dir(
     for gpid in put_aside.iter().map(|(gpid, ..)| gpid).chain(left.iter().map(|(gpid, ..)| gpid)) {
         opened.log.register(*gpid, Decree::ZERO, 0, Ballot::ZERO);
     }
-    Ok(OpenedDir { log: opened.log, replicas, put_aside, left })
+    Ok(OpenedDir { log: opened.log, tails: Arc::new(tails), replicas, put_aside, left })
+}
+
+/// Finds out whose end may be missing from the log: of all replicas that a directory holds, put aside or not.
+fn open_tails(
+    disk: &Arc<dyn Disk>,
+    data_dir: &Path,
+    options: &LogOptions,
+    app_type: &str,
+    entries: &[DirEntry],
+) -> io::Result<Tails> {
+    let gpid = |name: &str| {
+        let aside = layout::parse_aside(name, app_type).map(|aside| aside.gpid);
+        aside.or_else(|| layout::parse_name(name, app_type))
+    };
+    let replicas = entries.iter().filter_map(|entry| gpid(&entry.name)).collect();
+    Tails::open(disk, &layout::log_info(data_dir), options.durability, &replicas)
 }
 
 /// Renames the directory of a replica that cannot be trusted; returns where it is then.

@@ -89,12 +89,15 @@ impl ReplicaStub {
         if !self.held.contains_key(&gpid) {
             return self.create_to_lead(ctx, proposal);
         }
-        let current = self.board.placement.get(ctx, gpid);
-        if current.is_some_and(|placed| {
-            placed.gate.status() == PartitionStatus::Error
-                || placed.gate.ballot().0 > proposal.config.ballot
-        }) {
+        let Some(placed) = self.board.placement.get(ctx, gpid) else { return };
+        if placed.gate.status() == PartitionStatus::Error
+            || placed.gate.ballot().0 > proposal.config.ballot
+        {
             return;
+        }
+        if placed.gate.is_uncertain() && proposal.despite_uncertain_tail != Some(true) {
+            tracing::warn!(%gpid, "does not lead yet: the end of its log may be missing, which others may have");
+            return self.sync_now(ctx);
         }
         // Envs are not kept on the disk: whoever leads must have heard them.
         self.configure(ctx, gpid, &proposal.info);
@@ -143,14 +146,19 @@ impl ReplicaStub {
             return;
         };
         let path = self.dirs[index].path.clone();
-        let Some(log) = self.dirs[index].log.clone() else { return };
+        let dir = &self.dirs[index];
+        let (Some(log), Some(tails)) = (dir.log.clone(), dir.tails.clone()) else { return };
         let factory = self.factory.clone();
         self.opening.insert(gpid, index);
         ctx.offload(
             &LPC_OPEN_REPLICA,
             move |job| {
                 let dir = layout::replica_dir(&path, gpid, factory.app_type());
-                create_new(job, &*factory, &path, &log, (gpid, &info, ballot.0)).map_err(|reason| {
+                // A former replica of the partition may have lacked something.
+                let made = tails.settle(gpid).map_err(|error| error.to_string()).and_then(|()| {
+                    create_new(job, &*factory, &path, &log, (gpid, &info, ballot.0))
+                });
+                made.map_err(|reason| {
                     let is_there = job.disk().exists(&dir);
                     (reason, is_there.then_some(dir))
                 })

@@ -12,7 +12,7 @@ use super::garbage::Swept;
 use super::open::{Opened, OpenedDir, Problem, open_dir, put_damaged_aside, reopen};
 use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, LPC_STUB_OPEN, ReplicaStub, layout};
 use crate::host::LPC_REPLICA_EVENT;
-use crate::log::{LogError, SharedLog};
+use crate::log::{LogError, SharedLog, Tails};
 use crate::replica::LocalError;
 use crate::state_machine::{CheckpointKind, StateMachine};
 use crate::wire::config::PartitionStatus;
@@ -103,6 +103,8 @@ pub(super) struct DataDir {
     pub(super) path: PathBuf,
     /// `None` while the directory cannot be used.
     pub(super) log: Option<Arc<SharedLog>>,
+    /// What is known about the end of the log that was opened last.
+    pub(super) tails: Option<Arc<Tails>>,
     /// Grows as well when the directory fails again soon after it was opened.
     pause: Pause,
     opened_at: Mono,
@@ -118,6 +120,7 @@ impl DataDir {
         Self {
             path,
             log: None,
+            tails: None,
             pause: Pause::first(now),
             opened_at: now,
             opening: false,
@@ -393,7 +396,7 @@ impl ReplicaStub {
                 return Err(format!("{path}: {reason}"));
             }
         };
-        dir.log = Some(opened.log);
+        (dir.log, dir.tails) = (Some(opened.log), Some(opened.tails));
         dir.opened_at = now;
         {
             let elsewhere =

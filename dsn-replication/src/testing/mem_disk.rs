@@ -38,6 +38,8 @@ struct State {
     stop_at: Option<u64>,
     fail_writes: bool,
     fail_syncs: bool,
+    /// Power losses so far.
+    boot: u64,
 }
 
 /// How the machine went down.
@@ -121,7 +123,8 @@ impl MemDisk {
                 survivors(&old, &mut rng)
             }
         };
-        let state = State { inodes, live: names.clone(), durable: names, ..State::default() };
+        let boot = old.boot + u64::from(crash != Crash::Kill);
+        let state = State { inodes, live: names.clone(), durable: names, boot, ..State::default() };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 }
@@ -376,5 +379,9 @@ impl Disk for MemDisk {
 
     fn space(&self, _: &Path) -> io::Result<Space> {
         Ok(Space { total: 1 << 40, available: 1 << 39 })
+    }
+
+    fn boot_id(&self) -> io::Result<String> {
+        Ok(self.state.lock().boot.to_string())
     }
 }

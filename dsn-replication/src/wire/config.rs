@@ -154,6 +154,9 @@ message! {
         7: app_type: String,
         8: disk_tag: String,
         9: manual_compact_status: Option<ManualCompactionStatus>,
+        /// The end of its log may be missing: the machine was started anew since it was written, and it need not have
+        /// been synced. Not known to the original, whose numbers end far below.
+        1001: tail_uncertain: Option<bool>,
     }
 
     /// A change of a group: proposed by the meta server, or reported to it.
@@ -167,6 +170,9 @@ message! {
         5: host_node: RpcAddress,
         6: meta_split_status: Option<SplitStatus>,
         7: hp_node: Option<HostPort>,
+        /// In proposals to lead: though the end of its log may be missing, as the meta server knows. Not known to the
+        /// original.
+        1001: despite_uncertain_tail: Option<bool>,
     }
 
     /// The group as the meta server has it after a report.

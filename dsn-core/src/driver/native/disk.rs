@@ -9,6 +9,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Where the kernel names its present run.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// Most buffers given to one `pwritev`.
 const IOV_MAX: usize = 512;
 
@@ -152,5 +155,9 @@ impl Disk for OsDisk {
     fn space(&self, path: &Path) -> io::Result<Space> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(Space { total: stat.f_blocks * stat.f_frsize, available: stat.f_bavail * stat.f_frsize })
+    }
+
+    fn boot_id(&self) -> io::Result<String> {
+        Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
     }
 }

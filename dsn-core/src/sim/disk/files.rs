@@ -266,4 +266,8 @@ impl Disk for SimDisk {
         image.names.resolve(&parts(path))?;
         Ok(Space { total: image.options.capacity, available: image.room() })
     }
+
+    fn boot_id(&self) -> io::Result<String> {
+        Ok(format!("{}-{}", self.shared.name, self.image()?.boot))
+    }
 }

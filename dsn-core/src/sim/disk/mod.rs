@@ -61,6 +61,7 @@ struct Shared {
 #[derive(Clone, Debug)]
 pub struct DiskImage {
     names: Names,
+    boot: u64,
 }
 
 #[derive(Debug)]
@@ -78,6 +79,8 @@ struct Image {
     pace: Rng,
     /// Number of power losses, each with its own stream.
     losses: u64,
+    /// Which run of the machine this is: power losses that the files have seen.
+    boot: u64,
     step_log: Option<Vec<(StepKind, String)>>,
 }
 
@@ -124,6 +127,7 @@ impl SimDisk {
             crash_next: None,
             pace: Rng::stream(seed, name, "disk pace", 0),
             losses: 0,
+            boot: 0,
             step_log: None,
         };
         let shared = Shared {
@@ -162,11 +166,18 @@ impl SimDisk {
         {
             let mut image = self.shared.image.lock();
             image.losses += 1;
+            image.boot += 1;
             let mut rng =
                 Rng::stream(self.shared.seed, &self.shared.name, "power loss", image.losses);
             image.names.power_loss(&mut rng);
         }
         self.restart()
+    }
+
+    /// The system writes everything back that it holds in memory, as it does now and then by itself: all of it is
+    /// durable.
+    pub fn write_back(&self) {
+        self.shared.image.lock().names.write_back();
     }
 
     /// Lets the disk go dead right after the `steps`th change from now on; 0 means now. A write that is the last
@@ -271,13 +282,17 @@ impl SimDisk {
 
     /// A copy of everything on the disk, cheap: pages are shared. Explores several futures of one moment.
     pub fn snapshot(&self) -> DiskImage {
-        DiskImage { names: self.shared.image.lock().names.clone() }
+        let image = self.shared.image.lock();
+        DiskImage { names: image.names.clone(), boot: image.boot }
     }
 
     /// Puts a copy back and ends the process, see [`Self::restart`].
     #[must_use]
     pub fn restore(&self, image: &DiskImage) -> Self {
-        self.shared.image.lock().names = image.names.clone();
+        {
+            let mut mine = self.shared.image.lock();
+            (mine.names, mine.boot) = (image.names.clone(), image.boot);
+        }
         self.restart()
     }
 

@@ -288,6 +288,18 @@ impl Names {
         self.recount();
     }
 
+    /// Everything becomes durable.
+    pub(super) fn write_back(&mut self) {
+        for change in std::mem::take(&mut self.pending) {
+            self.make_durable(change);
+        }
+        for inode in self.inodes.values_mut() {
+            if let Inode::File { content, .. } = inode {
+                content.sync();
+            }
+        }
+    }
+
     fn recount(&mut self) {
         let mut links: BTreeMap<Ino, u32> = BTreeMap::new();
         for inode in self.inodes.values() {

@@ -34,6 +34,8 @@ pub enum Action {
     },
     /// Nobody can be made primary, for this reason.
     Stuck(String),
+    /// Nobody is made primary for some time: who is there may lack something that others have.
+    Await(String),
 }
 
 /// Everything that [`decide`] looks at.
@@ -45,6 +47,10 @@ pub struct View {
     pub alive: Vec<Candidate>,
     /// What is known of `config.last_drops`, in the same order.
     pub former: Vec<Former>,
+    /// What is known of as many as the group should have: its members, then those that left last.
+    pub asked: Vec<Former>,
+    /// Whether these have been waited for long enough, where what others have may lack something.
+    pub tails_waited: bool,
     /// The highest commit point that anybody reported.
     pub committed: i64,
     /// Members below which copies are made at once.
@@ -65,9 +71,14 @@ impl View {
         self.alive.iter().copied().find(|candidate| candidate.node == node)
     }
 
-    /// Who of the secondaries that are alive takes over.
-    pub(super) fn heir(&self) -> Option<RpcAddress> {
-        next_primary(&self.living_secondaries())
+    /// Who of the secondaries that are alive takes over, as far as is known without having lost anything.
+    fn heir(&self) -> Option<RpcAddress> {
+        let mut able = self.living_secondaries();
+        able.retain(|candidate| !self.may_lack(candidate.node));
+        let lacks = able.iter().all(|candidate| candidate.lacks);
+        let others = self.asked.iter().any(Former::may_lack);
+        // Who holds nothing any more is no better than who may have lost something.
+        if lacks && others { None } else { next_primary(&able) }
     }
 
     fn living_secondaries(&self) -> Vec<Candidate> {
@@ -91,7 +102,7 @@ pub fn decide(view: &View) -> Action {
     }
     let propose = |node, kind| Action::Propose { target: config.primary, node, kind };
     if view.idle {
-        return propose(config.primary, ConfigType::AssignPrimary);
+        return idle_primary(view);
     }
     if let Some(dead) = config.secondaries.iter().find(|node| view.candidate(**node).is_none()) {
         return propose(*dead, ConfigType::DowngradeToInactive);
@@ -109,11 +120,59 @@ pub fn decide(view: &View) -> Action {
     Action::Nothing
 }
 
+/// The primary was started anew. It has everything, and goes on; unless the end of its log may be missing.
+fn idle_primary(view: &View) -> Action {
+    let config = &view.config;
+    let primary = config.primary;
+    let go_on = Action::Propose { target: primary, node: primary, kind: ConfigType::AssignPrimary };
+    if !view.may_lack(primary) {
+        return go_on;
+    }
+    if config.secondaries.iter().any(|node| view.is_certain(*node)) {
+        return Action::TakeOut(primary);
+    }
+    match view.most() {
+        Ok(node) if node == primary => go_on,
+        Ok(_) => Action::TakeOut(primary),
+        Err(reason) => Action::Await(reason),
+    }
+}
+
+/// Nobody leads, and no secondary is known to have everything; `None` where that is so for another reason than that
+/// the ends of logs may be missing.
+fn without_certainty(view: &View) -> Option<Action> {
+    let config = &view.config;
+    let propose = |node, kind| Action::Propose { target: node, node, kind };
+    let last = config.last_drops.last().copied();
+    let concerned = match config.secondaries.is_empty() {
+        // Who left last has everything that those before it had: nobody goes on without having heard of it.
+        true => last.is_some_and(|last| view.may_lack(last)),
+        false => view.asked.iter().any(Former::may_lack),
+    };
+    if !concerned {
+        return None;
+    }
+    // It was primary until there was none, and nothing was acknowledged since.
+    if let Some(last) = last.filter(|last| view.is_certain(*last)) {
+        return Some(propose(last, ConfigType::AssignPrimary));
+    }
+    Some(match view.most() {
+        Ok(node) if config.secondaries.contains(&node) => {
+            propose(node, ConfigType::UpgradeToPrimary)
+        }
+        Ok(node) => propose(node, ConfigType::AssignPrimary),
+        Err(reason) => Action::Await(reason),
+    })
+}
+
 fn without_primary(view: &View) -> Action {
     let config = &view.config;
     let propose = |node, kind| Action::Propose { target: node, node, kind };
     if let Some(node) = view.heir() {
         return propose(node, ConfigType::UpgradeToPrimary);
+    }
+    if let Some(action) = without_certainty(view) {
+        return action;
     }
     if !config.secondaries.is_empty() {
         return Action::Stuck("waits for a secondary to come back".to_owned());
@@ -173,6 +232,11 @@ impl Cluster {
             Action::Nothing => self.withdraw(gpid),
             Action::Stuck(reason) => {
                 self.withdraw(gpid);
+                self.set_stuck(gpid, Some(reason));
+            }
+            Action::Await(reason) => {
+                self.withdraw(gpid);
+                self.await_tails(gpid, now);
                 self.set_stuck(gpid, Some(reason));
             }
             Action::Propose { target, node, kind } if level >= FunctionLevel::Steady => {
@@ -248,6 +312,8 @@ impl Cluster {
             config: config.clone(),
             alive,
             former: self.former(config),
+            asked: self.asked(config),
+            tails_waited: self.tails_waited(gpid, now),
             committed: partition.known_committed,
             min_members: self.min_members(config.max_replica_count),
             idle: partition.idle,
@@ -259,16 +325,20 @@ impl Cluster {
 
     /// What is known of the former members of a group.
     pub(in crate::meta) fn former(&self, config: &PartitionConfiguration) -> Vec<Former> {
-        let former = |node: &RpcAddress| {
-            let reported = self.nodes.get(node).and_then(|entry| entry.reported.as_ref());
-            Former {
-                node: *node,
-                alive: self.fd.is_alive(*node),
-                collected: reported.is_some(),
-                replica: reported.and_then(|all| all.get(&config.pid)).map(Former::reported),
-            }
-        };
-        config.last_drops.iter().map(former).collect()
+        config.last_drops.iter().map(|node| self.known_of(config.pid, *node)).collect()
+    }
+
+    /// What is known of a replica on a server.
+    pub(super) fn known_of(&self, gpid: Gpid, node: RpcAddress) -> Former {
+        let reported = self.nodes.get(&node).and_then(|entry| entry.reported.as_ref());
+        let replica = reported.and_then(|all| all.get(&gpid));
+        Former {
+            node,
+            alive: self.fd.is_alive(node),
+            collected: reported.is_some(),
+            uncertain: replica.is_some_and(|info| info.tail_uncertain == Some(true)),
+            replica: replica.map(Former::reported),
+        }
     }
 
     pub(in crate::meta) fn min_members(&self, max_replica_count: i32) -> usize {

@@ -1,8 +1,9 @@
 //! Everybody in the last group is gone: which former member may go on with its data?
 //!
-//! Logs need not be synced, so the very last member may have lost what it acknowledged; where there were two or more,
-//! the one before it serves as a cross-check. Nobody is chosen on guesses: a former member that is not alive, or has
-//! not reported what it holds, is waited for, and one that provably lacks what was committed is not taken.
+//! Where the last member says that the end of its log may be missing, [`tails`](super::tails) chooses. Here it has, as
+//! far as anybody knows, what it acknowledged; where there were two or more, the one before it serves as a
+//! cross-check. Nobody is chosen on guesses: a former member that is not alive, or has not reported what it holds, is
+//! waited for, and one that provably lacks what was committed is not taken.
 
 use dsn_rpc::address::RpcAddress;
 
@@ -19,6 +20,8 @@ pub struct Former {
     pub collected: bool,
     /// Ballot, committed decree and prepared decree of its replica; `None` when it holds none.
     pub replica: Option<(i64, i64, i64)>,
+    /// The end of the replica's log may be missing, says the server.
+    pub uncertain: bool,
 }
 
 impl Former {

@@ -107,8 +107,13 @@ fn what_was_prepared_counts_when_all_members_are_gone() {
         last_prepared_decree: 630,
         ..ReplicaInfo::default()
     };
-    let former =
-        |replica| Former { node: addr(1), alive: true, collected: true, replica: Some(replica) };
+    let former = |replica| Former {
+        node: addr(1),
+        alive: true,
+        collected: true,
+        replica: Some(replica),
+        ..Former::default()
+    };
     let one = former(Former::reported(&info));
     let other = Former { node: addr(2), ..former((9, 629, 629)) };
     assert_eq!(choose(&[other.clone(), one.clone()], 630), Ok(addr(1)));

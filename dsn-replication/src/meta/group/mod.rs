@@ -11,6 +11,7 @@ mod faults;
 pub mod membership;
 pub mod placement;
 mod proposal;
+mod tails;
 #[cfg(test)]
 mod tests;
 mod update;

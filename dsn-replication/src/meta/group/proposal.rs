@@ -10,6 +10,7 @@ use dsn_core::time::Mono;
 use dsn_rpc::address::RpcAddress;
 use dsn_rpc::gpid::Gpid;
 
+use super::cure::{Action, decide};
 use crate::meta::state::app::Proposal;
 use crate::meta::state::{Cluster, Effect};
 use crate::wire::config::{ConfigType, ConfigurationUpdateRequest};
@@ -35,11 +36,17 @@ impl Cluster {
         now: Mono,
     ) {
         self.withdraw(gpid);
+        let leads = matches!(kind, ConfigType::AssignPrimary | ConfigType::UpgradeToPrimary);
+        let may_lack = leads && self.may_lack(gpid, node);
+        if may_lack {
+            self.tell_what_may_be_lost(gpid, node);
+        }
         let Some(partition) = self.partition_mut(gpid) else { return };
         partition.proposal = Some(Proposal {
             target,
             node,
             kind,
+            may_lack,
             ballot: partition.config.ballot,
             since: now,
             resend: now,
@@ -85,8 +92,13 @@ impl Cluster {
         let idle = proposal.kind == ConfigType::AddSecondary && lacks;
         let late = ((assigning || heir) && asked_for >= PATIENCE)
             || (idle && asked_for >= PATIENCE_TO_BEGIN);
-        // It may have said by now that it has lost its replica, and others have not.
-        let sensible = sensible && (!heir || self.view(gpid, now).heir() == Some(proposal.node));
+        // It may have said by now that it has lost its replica, or the end of its log, and others have not.
+        let is_heir =
+            |action| matches!(action, Action::Propose { node, .. } if node == proposal.node);
+        let sensible = sensible && (!heir || is_heir(decide(&self.view(gpid, now))));
+        let leads = assigning || heir;
+        let sensible =
+            sensible && (!leads || proposal.may_lack == self.may_lack(gpid, proposal.node));
         if sensible && !late {
             self.send_due(gpid, now);
             return true;
@@ -117,7 +129,7 @@ impl Cluster {
         let pause = FIRST_RESEND * 2u32.pow(proposal.sent.min(16));
         proposal.sent += 1;
         proposal.resend = now + pause.min(longest);
-        let Proposal { target, node, kind, .. } = *proposal;
+        let Proposal { target, node, kind, may_lack, .. } = *proposal;
         let Some(app) = self.apps.get(&gpid.app_id) else { return };
         let request = ConfigurationUpdateRequest {
             info: app.info.clone(),
@@ -125,6 +137,7 @@ impl Cluster {
             config_type: kind,
             node,
             hp_node: Some(self.host_of(node)),
+            despite_uncertain_tail: may_lack.then_some(true),
             ..ConfigurationUpdateRequest::default()
         };
         self.effects.push(Effect::Propose(target, Box::new(request)));

@@ -177,7 +177,7 @@ fn a_dead_primary_is_waited_for_only_when_nobody_can_take_over() {
 }
 
 fn former(n: u8, replica: Option<(i64, i64, i64)>) -> Former {
-    Former { node: addr(n), alive: true, collected: true, replica }
+    Former { node: addr(n), alive: true, collected: true, replica, ..Former::default() }
 }
 
 #[test]
@@ -276,6 +276,17 @@ fn a_primary_that_was_started_anew_is_asked_at_once_to_go_on() {
     assert_eq!(shape(&bench.partition(P).config), "1 [2,3] -[] @4");
     bench.pass(Duration::from_secs(15), &[1, 2, 3]);
     assert!(bench.proposals.is_empty(), "it is enough");
+}
+
+#[test]
+fn a_report_of_another_member_does_not_hide_that_the_primary_was_started_anew() {
+    let mut bench = started(3);
+    bench.beacon(1, 2);
+    bench.sync(1, &[(P, 3, 5)]);
+    bench.proposals.clear();
+    bench.sync(2, &[(P, 3, 5)]);
+    bench.pass(Duration::from_secs(5), &[1, 2, 3]);
+    assert!(!bench.proposals.is_empty(), "it is asked again to go on");
 }
 
 #[test]

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::{LPC_META_HTTP, MetaServer};
 use crate::meta::state::Cluster;
-use crate::meta::state::app::App;
 use crate::meta::state::app::members;
+use crate::meta::state::app::{App, Partition};
 use crate::wire::admin::{ListNodesRequest, NodeStatus};
 use crate::wire::config::{AppStatus, PartitionConfiguration};
 
@@ -94,24 +94,28 @@ fn app(cluster: &Cluster, request: &HttpRequest) -> HttpReply {
     if request.argument("detail").is_some() {
         let configs: Vec<&PartitionConfiguration> =
             found.partitions.iter().map(|partition| &partition.config).collect();
-        page.insert("replicas".to_owned(), replicas(&configs));
+        page.insert("replicas".to_owned(), replicas(&found.partitions));
         page.insert("nodes".to_owned(), nodes_of(&configs));
     }
     HttpReply::json(&Value::Object(page))
 }
 
-fn replicas(configs: &[&PartitionConfiguration]) -> Value {
-    let rows = configs.iter().map(|config| {
+fn replicas(partitions: &[Partition]) -> Value {
+    let rows = partitions.iter().map(|partition| {
+        let config = &partition.config;
         let index = config.pid.partition_index.to_string();
         let count = members(config).count();
         let secondaries: Vec<String> = config.secondaries.iter().map(ToString::to_string).collect();
-        let row = json!({
+        let mut row = json!({
             "pidx": index.clone(),
             "ballot": text(config.ballot),
             "replica_count": text(format!("{count}/{}", config.max_replica_count)),
             "primary": address(config.primary),
             "secondaries": text(format!("[{}]", secondaries.join(","))),
         });
+        if let Some(lost) = &partition.may_have_lost {
+            row["may_have_lost"] = text(lost);
+        }
         (index, row)
     });
     Value::Object(rows.collect())

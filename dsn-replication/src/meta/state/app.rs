@@ -128,6 +128,8 @@ pub struct Proposal {
     pub node: RpcAddress,
     /// What is to be done.
     pub kind: ConfigType,
+    /// Whoever is to lead may lack the end of its log, as is known.
+    pub may_lack: bool,
     /// The ballot it is based on.
     pub ballot: i64,
     /// When it was first sent.
@@ -157,8 +159,12 @@ pub struct Partition {
     pub avoid: Option<RpcAddress>,
     /// The primary says that it does not act as one: it was started anew.
     pub idle: bool,
+    /// Since when nobody leads because those that are there may lack the end of their logs.
+    pub uncertain_since: Option<Mono>,
     /// Why nobody can be made primary.
     pub stuck: Option<String>,
+    /// The group went on with a replica that may have lost something, since the start of this server: with which.
+    pub may_have_lost: Option<String>,
 }
 
 impl Partition {
@@ -173,7 +179,9 @@ impl Partition {
             dropped_at: None,
             avoid: None,
             idle: false,
+            uncertain_since: None,
             stuck: None,
+            may_have_lost: None,
         }
     }
 
@@ -225,11 +233,19 @@ impl Cluster {
         partition.version += 1;
         partition.avoid = None;
         partition.idle = false;
+        if partition.config.primary.is_valid() {
+            partition.uncertain_since = None;
+        }
         partition.known_committed =
             partition.known_committed.max(partition.config.last_committed_decree);
         let after = partition.config.clone();
         self.withdraw(gpid);
         self.unlink(&before);
         self.link(&after);
+        for node in
+            members(&after).filter(|node| *node == after.primary || !is_member(&before, *node))
+        {
+            self.note_member(&after, node);
+        }
     }
 }

@@ -89,6 +89,23 @@ impl Cluster {
         }
     }
 
+    /// A server leads a group, or was made a member, which only one is that has everything: what it reported before
+    /// is not what it has now.
+    pub(in crate::meta) fn note_member(
+        &mut self,
+        config: &PartitionConfiguration,
+        node: RpcAddress,
+    ) {
+        let reported = self.nodes.get_mut(&node).and_then(|entry| entry.reported.as_mut());
+        let Some(reported) = reported else { return };
+        let info = reported.entry(config.pid).or_default();
+        info.pid = config.pid;
+        info.ballot = info.ballot.max(config.ballot);
+        info.last_committed_decree = info.last_committed_decree.max(config.last_committed_decree);
+        info.last_prepared_decree = info.last_prepared_decree.max(info.last_committed_decree);
+        info.tail_uncertain = None;
+    }
+
     /// What a server reported is no longer true: it is dead or was started anew.
     pub(in crate::meta) fn forget_reports(&mut self, node: RpcAddress) {
         if let Some(entry) = self.nodes.get_mut(&node) {

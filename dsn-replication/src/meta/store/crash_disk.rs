@@ -211,4 +211,8 @@ impl Disk for CrashDisk {
     fn space(&self, _: &Path) -> io::Result<Space> {
         Err(io::ErrorKind::Unsupported.into())
     }
+
+    fn boot_id(&self) -> io::Result<String> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
