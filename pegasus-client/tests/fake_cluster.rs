@@ -208,6 +208,19 @@ fn a_read_without_answer_is_repeated() {
     assert_ne!(addr, c.b.addr);
 }
 
+/// Who takes longer to answer than an attempt lasts would never be heard.
+#[test]
+fn each_attempt_of_a_read_waits_longer_than_the_one_before() {
+    let c = cluster();
+    (0..8).for_each(|_| c.world.appoint(&c.a, &GET, Fault::Silence));
+    (0..8).for_each(|_| c.world.appoint(&c.b, &GET, Fault::Silence));
+    let table = c.table.with_timeout(Duration::from_secs(2));
+    let error = table.get(b"h", b"s").unwrap_err();
+    assert!(matches!(error.reason, Reason::Unavailable { .. } | Reason::Timeout(_)), "{error}");
+    let asked = [&c.a, &c.b].map(|server| c.world.seen(server, &GET));
+    assert_eq!(asked.iter().sum::<usize>(), 3, "0.3, 0.6 and the rest of 2 s");
+}
+
 #[test]
 fn an_unknown_table_is_an_error_at_once() {
     let c = cluster();

@@ -41,6 +41,8 @@ dsn_core::task_codes! {
 
 /// Operations that one client holds at a time; beyond, new ones fail with [`Reason::Overloaded`].
 pub const MAX_PENDING: usize = 65_536;
+/// How often [`ClientOptions::read_attempt`](super::ClientOptions::read_attempt) doubles at most.
+const SILENCE_DOUBLINGS: u32 = 16;
 /// Pause before the second attempt; doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest pause between two attempts.
@@ -204,6 +206,7 @@ impl ClientCore {
             begun,
             deadline: begun + timeout.unwrap_or(self.options.timeout),
             attempts: 0,
+            silences: 0,
             last: None,
             server: None,
             gpid: None,
@@ -311,7 +314,10 @@ impl ClientCore {
         let left = operation.deadline.saturating_since(ctx.clock());
         let timeout = match operation.kind {
             Kind::Write | Kind::RangeRead => left,
-            Kind::Read => left.min(self.options.read_attempt),
+            Kind::Read => {
+                let doublings = operation.silences.min(SILENCE_DOUBLINGS);
+                left.min(self.options.read_attempt.saturating_mul(1 << doublings))
+            }
         };
         let to_table = matches!(operation.to, To::Table { .. });
         let options = CallOptions {
@@ -347,6 +353,7 @@ impl ClientCore {
             Err(error) => error,
         };
         operation.last = Some(error.to_string());
+        operation.silences += u32::from(matches!(error, CallError::Timeout { .. }));
         if is_meta && let Some(not) = leader::turned_away(&error) {
             self.routes.other_meta(&not);
             return self.again_later(ctx, operation);

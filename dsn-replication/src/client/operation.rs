@@ -68,6 +68,8 @@ pub(crate) struct Operation {
     pub(crate) begun: Mono,
     pub(crate) deadline: Mono,
     pub(crate) attempts: u32,
+    /// Attempts that nobody answered in time.
+    pub(crate) silences: u32,
     /// What the last attempt met.
     pub(crate) last: Option<String>,
     /// The server asked last.

@@ -10,7 +10,8 @@ pub struct ClientOptions {
     pub metas: Vec<HostPort>,
     /// How long an operation may take when nothing else is said.
     pub timeout: Duration,
-    /// How long one attempt of a read may wait for an answer before another server is looked for.
+    /// How long the first attempt of a read may wait for an answer before another server is looked for. Each that is
+    /// not answered in time doubles it: what is slow may only need longer.
     pub read_attempt: Duration,
     /// How long a question to a meta server may take before the next one is asked.
     pub meta_timeout: Duration,

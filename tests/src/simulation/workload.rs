@@ -35,6 +35,9 @@ const PAIRS: u64 = 3;
 const LEASE: u32 = 4;
 /// How far from its end a lease is not judged: clocks of clients and servers agree, but requests take time.
 const LEASE_MARGIN: Duration = Duration::from_secs(2);
+/// How long a read after the faults may take: a slow network with a narrow window needs seconds for a large value, and
+/// the answers to reads that were given up are in the way of the next.
+const LAST_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two attempts to read a key after the faults.
 const LAST_READ_PAUSE: Duration = Duration::from_millis(200);
 
@@ -296,7 +299,7 @@ impl Session {
                 }
                 ctx.post(me, &LPC_WORKLOAD, move |this, ctx| this.read_next(ctx, key));
             });
-            core.submit(ctx, TABLE, request, None, done);
+            core.submit(ctx, TABLE, request, Some(LAST_READ_TIMEOUT), done);
         });
     }
 

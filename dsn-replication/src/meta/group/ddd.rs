@@ -5,6 +5,8 @@
 //! cross-check. Nobody is chosen on guesses: a former member that is not alive, or has not reported what it holds, is
 //! waited for, and one that provably lacks what was committed is not taken.
 
+use std::cmp::Ordering;
+
 use dsn_rpc::address::RpcAddress;
 
 use crate::wire::config::ReplicaInfo;
@@ -58,7 +60,8 @@ pub fn choose(former: &[Former], committed: i64) -> Result<RpcAddress, String> {
             }
             // Who left last under a later ballot need not know what was committed before: it has it, or it has lost
             // something. The one before it cannot have a later ballot unless the last has lost something.
-            let opposed = (ballot_a > ballot_b && committed_a < committed_b)
+            let opposed = (ballot_a > ballot_b
+                && (committed_a < committed_b || prepared_a < prepared_b))
                 || (ballot_a < ballot_b && committed_a > prepared_b);
             if opposed {
                 return Err(format!(
@@ -67,7 +70,13 @@ pub fn choose(former: &[Former], committed: i64) -> Result<RpcAddress, String> {
                     first.node, last.node
                 ));
             }
-            let newer = (ballot_a, committed_a, prepared_a) > (ballot_b, committed_b, prepared_b);
+            // A log knows late what is committed, and most of all that of a primary which went on alone: under one
+            // ballot, who knows more need not have more.
+            let newer = match ballot_a.cmp(&ballot_b) {
+                Ordering::Less => false,
+                Ordering::Equal => prepared_a > prepared_b && committed_a >= committed_b,
+                Ordering::Greater => true,
+            };
             if newer { first } else { last }
         }
     };

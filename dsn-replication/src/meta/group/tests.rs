@@ -227,6 +227,22 @@ fn the_last_member_need_not_know_what_was_committed_before_it_took_over() {
     assert!(lost.contains("committed 17") && lost.contains("prepared 16"), "{lost}");
 }
 
+/// The last member went on alone, and the one before it was invited to learn under the same ballot. It was told what was
+/// committed before; the log of the last one knows of its newest mutation only that it is there, though it was
+/// acknowledged.
+#[test]
+fn who_knows_more_of_what_was_committed_need_not_have_more() {
+    let learner = former(1, Some((15, 570, 570)));
+    let alone = former(2, Some((15, 569, 571)));
+    assert_eq!(choose(&[learner.clone(), alone], 570), Ok(addr(2)));
+    // It has lost what it told others was committed.
+    let lost = former(2, Some((15, 568, 569)));
+    assert_eq!(choose(&[learner.clone(), lost], 570), Ok(addr(1)));
+    // And here it does not even remember the ballot, yet has more.
+    let torn = former(2, Some((14, 569, 571)));
+    assert!(choose(&[learner, torn], 570).unwrap_err().contains("prepared 571"));
+}
+
 /// A table of one partition whose members are servers 1 to `replicas`.
 fn started(replicas: u8) -> Bench {
     let mut bench = Bench::new();
