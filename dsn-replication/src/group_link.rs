@@ -119,6 +119,7 @@ pub fn send_ack(ctx: &mut Ctx<'_>, me: Node, to: Node, ack: &Ack) {
             Verdict::Outdated => PrepareVerdict::Outdated,
             Verdict::Refused => PrepareVerdict::Refused,
             Verdict::Absent => PrepareVerdict::Absent,
+            Verdict::Ahead => PrepareVerdict::Ahead,
         },
         logged_decree: ack.logged.0,
         applied_decree: ack.applied.0,
@@ -251,6 +252,7 @@ fn read_ack(item: &PrepareAckItem) -> Option<Ack> {
         PrepareVerdict::Outdated => Verdict::Outdated,
         PrepareVerdict::Refused => Verdict::Refused,
         PrepareVerdict::Absent => Verdict::Absent,
+        PrepareVerdict::Ahead => Verdict::Ahead,
         PrepareVerdict::Other(_) => return None,
     };
     Some(Ack {

@@ -6,7 +6,9 @@ use crate::group_link::{options_for, send_ack, send_prepare, wire};
 use crate::ids::{Ballot, Decree};
 use crate::learn::stream::{Chunk, read_decided};
 use crate::log::LogBatch;
-use crate::replica::{Ack, Change, Effect, LearnAnswer, LogNeed, Node, Prepare, Verdict};
+use crate::replica::{
+    Ack, Change, Effect, LearnAnswer, LocalError, LogNeed, Node, Position, Prepare, Verdict,
+};
 use crate::wire::config::{ConfigType, PartitionStatus, ReplicaConfiguration};
 use crate::wire::replica::GroupCheckRequest;
 use bytes::Bytes;
@@ -167,7 +169,7 @@ impl ReplicaHost {
         ctx: &mut Ctx<'_>,
         node: Node,
         attempt: i64,
-        position: Decree,
+        position: Position,
     ) -> LearnAnswer {
         let log_from = self.log.decrees(self.gpid()).map(|(lowest, _)| lowest);
         let answer = self.core.on_learn(node, attempt, position, log_from, ctx.now());
@@ -211,15 +213,22 @@ impl ReplicaHost {
         from: Node,
         ballot: Ballot,
         attempt: i64,
-    ) -> Result<Decree, Verdict> {
+    ) -> Result<Position, Verdict> {
         let given_up = self.core.begin_learning(from, ballot, attempt, &mut self.marks)?;
         self.give_up(ctx, given_up);
         self.publish();
         self.mark(ctx);
-        Ok(self.core.committed())
+        Ok(self.core.position())
     }
 
-    fn read_log(&mut self, ctx: &mut Ctx<'_>, node: Node, attempt: i64, after: Decree) {
+    fn read_log(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        node: Node,
+        attempt: i64,
+        after: Decree,
+        proof: Option<u64>,
+    ) {
         let (log, gpid) = (self.log.clone(), self.gpid());
         let range = (after, self.core.committed());
         // Where the last chunk ended, if this is the next.
@@ -227,7 +236,7 @@ impl ReplicaHost {
         let position = cursor.map_or(0, |(_, position)| position);
         ctx.offload(
             &LPC_REPLICA_READ_LOG,
-            move |_| read_decided(&log, gpid, range, position, READ_BYTES),
+            move |_| read_decided(&log, gpid, range, proof, position, READ_BYTES),
             self.me,
             move |host, outcome, ctx| {
                 let chunk = outcome.unwrap_or_else(|error| {
@@ -263,8 +272,11 @@ impl ReplicaHost {
                     server.change(ctx, self.gpid(), &self.info, change);
                 }
                 Effect::Invite(to, attempt) => self.invite(ctx, to, attempt),
-                Effect::ReadLog(to, attempt, after) => self.read_log(ctx, to, attempt, after),
+                Effect::ReadLog(to, attempt, after, proof) => {
+                    self.read_log(ctx, to, attempt, after, proof);
+                }
                 Effect::Sync => self.server.clone().sync(ctx),
+                Effect::Behind(decree) => self.fail(ctx, LocalError::Behind(decree)),
             }
         }
         self.effects = effects;

@@ -9,7 +9,7 @@ use super::source::{checksum, decree_of};
 use crate::codes::{RPC_LEARN, RPC_NFS_COPY};
 use crate::group_link::{options_for, wire};
 use crate::ids::{Ballot, Decree};
-use crate::replica::Node;
+use crate::replica::{Node, Position};
 use crate::stub::{LPC_STUB_EVENT, ReplicaStub};
 use crate::wire::replica::{
     CopyRequest, CopyResponse, LearnRequest, LearnResponse, LearnState, LearnType,
@@ -129,7 +129,7 @@ impl Learner {
         ctx: &mut Ctx<'_>,
         (stub, node): (Addr<ReplicaStub>, Node),
         lesson: Lesson,
-        position: Decree,
+        position: Position,
         (dir, home): (PathBuf, PathBuf),
         rate: SharedRate,
     ) -> Addr<Self> {
@@ -152,13 +152,14 @@ impl Learner {
         me
     }
 
-    fn ask(&mut self, ctx: &mut Ctx<'_>, position: Decree) {
+    fn ask(&mut self, ctx: &mut Ctx<'_>, position: Position) {
         let request = LearnRequest {
             pid: self.lesson.gpid,
             learner: wire(self.node),
             signature: self.lesson.attempt,
-            last_committed_decree_in_app: position.0,
-            last_committed_decree_in_prepare_list: position.0,
+            last_committed_decree_in_app: position.decree.0,
+            last_committed_decree_in_prepare_list: position.decree.0,
+            fingerprint: position.fingerprint.map(|which| which as i64),
             ..LearnRequest::default()
         };
         let options = CallOptions { timeout: Some(ASK_TIMEOUT), ..options_for(self.lesson.gpid) };

@@ -8,7 +8,7 @@
 
 use crate::ids::{Ballot, Decree};
 use crate::log::{LogError, Record, RecordKind, SharedLog};
-use crate::mutation::last_committed;
+use crate::mutation::{fingerprint_of_body, last_committed};
 use crate::replica::message::Body;
 use dsn_rpc::gpid::Gpid;
 use std::collections::BTreeMap;
@@ -24,25 +24,28 @@ pub struct Chunk {
 }
 
 /// Reads the mutations after `after`, none beyond `upto` (the primary's commit point), until they have `bytes_max`
-/// bytes; at least one, if there is any. `position` is where the last chunk ended, or 0. Blocks.
+/// bytes; at least one, if there is any. `position` is where the last chunk ended, or 0. With `proof`, nothing is handed
+/// out unless the mutation `after` itself is there and has this fingerprint. Blocks.
 ///
 /// # Errors
-/// Of the log. A log that begins later gives an empty chunk.
+/// Of the log. A log that begins later, or has another history, gives an empty chunk.
 pub fn read_decided(
     log: &SharedLog,
     gpid: Gpid,
     (after, upto): (Decree, Decree),
+    proof: Option<u64>,
     position: u64,
     bytes_max: usize,
 ) -> Result<Chunk, LogError> {
+    let from = if proof.is_some() { after } else { after.next() };
     let mut reading = Reading {
-        next: after.next(),
+        next: from,
         upto,
         window: BTreeMap::new(),
         chunk: Chunk { bodies: Vec::new(), position },
         bytes: 0,
     };
-    log.walk(gpid, after.next(), position, |record| {
+    log.walk(gpid, from, position, |record| {
         match record {
             Some(record) => reading.record(record),
             None => reading.window.clear(),
@@ -53,7 +56,12 @@ pub fn read_decided(
         // The log ends here: what it has up to the commit point is final.
         reading.decide(upto);
     }
-    Ok(reading.chunk)
+    let mut chunk = reading.chunk;
+    if let Some(proof) = proof {
+        let same = chunk.bodies.first().and_then(|body| fingerprint_of_body(body)) == Some(proof);
+        chunk.bodies.drain(..if same { 1 } else { chunk.bodies.len() });
+    }
+    Ok(chunk)
 }
 
 struct Reading {

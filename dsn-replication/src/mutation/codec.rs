@@ -12,7 +12,7 @@
 use super::{BATCH_REQUESTS, ClientRequest, Mutation};
 use crate::ids::{Ballot, Decree};
 use crate::state_machine::StorageCode;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use dsn_core::code::Code;
 use dsn_core::hash::DetHashMap;
 use dsn_rpc::gpid::Gpid;
@@ -71,19 +71,47 @@ impl CodeTable {
     }
 }
 
-/// Appends a mutation without its ids.
+/// Appends a mutation's body to `out`.
 pub fn encode_body(mutation: &Mutation, out: &mut BytesMut) {
     out.reserve(FIXED + 64 + mutation.requests.len() * PER_REQUEST + mutation.body_bytes());
-    out.put_u8(VERSION);
-    out.put_u8(if mutation.stamp == 0 { 0 } else { STAMPED });
-    out.put_u64_le(mutation.timestamp_us);
-    out.put_i64_le(mutation.last_committed.0);
+    put_head(mutation, out);
+    out.put(&mutation.last_committed.0.to_le_bytes());
+    put_rest(mutation, out);
+}
+
+/// Where an encoded mutation goes.
+trait Sink {
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Sink for BytesMut {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// A checksum of it.
+struct Sum(u32);
+
+impl Sink for Sum {
+    fn put(&mut self, bytes: &[u8]) {
+        self.0 = crc32c::crc32c_append(self.0, bytes);
+    }
+}
+
+/// What stands before the commit point.
+fn put_head(mutation: &Mutation, out: &mut impl Sink) {
+    out.put(&[VERSION, if mutation.stamp == 0 { 0 } else { STAMPED }]);
+    out.put(&mutation.timestamp_us.to_le_bytes());
+}
+
+/// What stands behind it.
+fn put_rest(mutation: &Mutation, out: &mut impl Sink) {
     if mutation.stamp != 0 {
-        out.put_u32_le(mutation.stamp);
+        out.put(&mutation.stamp.to_le_bytes());
     }
     let Some(first) = mutation.requests.first().map(|request| request.code) else {
-        out.put_u8(0);
-        out.put_u32_le(0);
+        out.put(&[0; 1 + size_of::<u32>()]);
         return;
     };
     // Nearly always one code, or two.
@@ -94,17 +122,17 @@ pub fn encode_body(mutation: &Mutation, out: &mut BytesMut) {
         }
     }
     debug_assert!(more.len() < CODES_MAX, "the queue never mixes that many");
-    out.put_u8(1 + more.len() as u8);
+    out.put(&[1 + more.len() as u8]);
     for code in std::iter::once(&first).chain(&more) {
-        out.put_u8(code.name().len() as u8);
-        out.put_slice(code.name().as_bytes());
+        out.put(&[code.name().len() as u8]);
+        out.put(code.name().as_bytes());
     }
-    out.put_u32_le(mutation.requests.len() as u32);
+    out.put(&(mutation.requests.len() as u32).to_le_bytes());
     for request in &mutation.requests {
         let place = more.iter().position(|code| *code == request.code);
-        out.put_u8(place.map_or(0, |place| 1 + place as u8));
-        out.put_u32_le(request.body.len() as u32);
-        out.put_slice(&request.body);
+        out.put(&[place.map_or(0, |place| 1 + place as u8)]);
+        out.put(&(request.body.len() as u32).to_le_bytes());
+        out.put(&request.body);
     }
 }
 
@@ -113,6 +141,25 @@ pub fn encode_body(mutation: &Mutation, out: &mut BytesMut) {
 pub fn last_committed(body: &[u8]) -> Decree {
     let bytes = body.get(10..18).and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(Decree::NONE, |bytes| Decree(i64::from_le_bytes(bytes)))
+}
+
+/// What tells a mutation from any other that could stand at its decree: of time stamp, stamp and requests, which stay
+/// what they are when it is proposed again.
+#[must_use]
+pub fn fingerprint(mutation: &Mutation) -> u64 {
+    let mut sum = Sum(0);
+    put_head(mutation, &mut sum);
+    put_rest(mutation, &mut sum);
+    mutation.timestamp_us << 32 | u64::from(sum.0)
+}
+
+/// The same of an encoded body; none when it is too short to be one.
+#[must_use]
+pub fn fingerprint_of_body(body: &[u8]) -> Option<u64> {
+    let (head, rest) = (body.get(..10)?, body.get(18..)?);
+    let sum = crc32c::crc32c_append(crc32c::crc32c(head), rest);
+    let timestamp_us = u64::from_le_bytes(head[2..].try_into().ok()?);
+    Some(timestamp_us << 32 | u64::from(sum))
 }
 
 struct Input<'a> {
@@ -213,6 +260,26 @@ mod tests {
         let access = Access::Write { batchable: true, idempotent: true };
         let codes: Vec<_> = CODES.iter().map(|code| StorageCode { code, access }).collect();
         CodeTable::new(&codes)
+    }
+
+    #[test]
+    fn a_fingerprint_stays_when_a_mutation_is_proposed_again() {
+        let codes = [CODES[0], CODES[1]];
+        let mut of = mutation(&codes);
+        for stamp in [0, 7] {
+            of.stamp = stamp;
+            let which = fingerprint(&of);
+            (of.ballot, of.last_committed) = (of.ballot.next(), of.last_committed.next());
+            let mut body = BytesMut::new();
+            encode_body(&of, &mut body);
+            assert_eq!(fingerprint(&of), which);
+            assert_eq!(fingerprint_of_body(&body), Some(which));
+            let later = Mutation { timestamp_us: of.timestamp_us + 1, ..of.clone() };
+            assert_ne!(fingerprint(&later), which);
+            let empty = Mutation { requests: Vec::new(), ..of.clone() };
+            assert_ne!(fingerprint(&empty), which);
+        }
+        assert_eq!(fingerprint_of_body(&[1; 17]), None);
     }
 
     fn mutation(codes: &[Code]) -> Mutation {

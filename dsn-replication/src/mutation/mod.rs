@@ -12,7 +12,10 @@ use bytes::Bytes;
 use dsn_core::code::Code;
 use dsn_rpc::gpid::Gpid;
 
-pub use codec::{CODES_MAX, CodeTable, DecodeError, decode_body, encode_body, last_committed};
+pub use codec::{
+    CODES_MAX, CodeTable, DecodeError, decode_body, encode_body, fingerprint, fingerprint_of_body,
+    last_committed,
+};
 pub use queue::{BATCH_BYTES, BATCH_REQUESTS, Batch, QueueFull, Ticket, WriteQueue};
 
 /// One client request inside a mutation.

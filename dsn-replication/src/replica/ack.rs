@@ -29,10 +29,13 @@ impl Replica {
         }
         // Nobody speaks for a ballot or an attempt but the one it was asked under. A server that has no such replica
         // knows no ballot.
-        let fits =
-            ack.ballot == ballot || matches!(ack.verdict, Verdict::Absent | Verdict::Refused);
+        let fits = ack.ballot == ballot
+            || matches!(ack.verdict, Verdict::Absent | Verdict::Refused | Verdict::Ahead);
         if ack.attempt != peer.attempt() || !fits || ack.seq > peer.seq {
             return;
+        }
+        if peer.kind == Kind::Member && ack.verdict == Verdict::Ahead {
+            return out.push(Effect::Behind(ack.logged));
         }
         peer.seq_acked = peer.seq_acked.max(ack.seq);
         peer.patience.answered(ack.seq, now);
@@ -68,7 +71,7 @@ impl Replica {
                     peer.rewound = peer.seq + 1;
                 }
             }
-            Verdict::Gap | Verdict::Outdated => {}
+            Verdict::Gap | Verdict::Outdated | Verdict::Ahead => {}
             Verdict::Refused | Verdict::Absent if ack.seq >= peer.rewound => peer.failed = true,
             Verdict::Refused | Verdict::Absent => {}
         }
@@ -126,7 +129,7 @@ impl Replica {
         }
     }
 
-    /// Mutations from the log for a learner.
+    /// Mutations from the log for a learner; none when the log does not have them, or another history.
     pub fn on_log_read(
         &mut self,
         node: Node,
@@ -146,13 +149,14 @@ impl Replica {
             return;
         };
         *reading = false;
+        peer.unproven = None;
         if peer.next != after.next() {
             return;
         }
         if !bodies.is_empty() {
             frame.send(node, peer, bodies, now, out);
         } else if after < frame.committed {
-            // The log does not have it any more: the learner must say again what it has.
+            // The log does not have it, or not like this: the learner must say again what it has, and copy.
             if let Kind::Learner { progress, log_lacks, .. } = &mut peer.kind {
                 (*progress, *log_lacks) = (Progress::Invited, true);
             }
@@ -280,7 +284,7 @@ fn read_log(peer: &mut Peer, node: Node, out: &mut Effects) {
         && idle
         && !std::mem::replace(reading, true)
     {
-        out.push(Effect::ReadLog(node, *attempt, next.prev()));
+        out.push(Effect::ReadLog(node, *attempt, next.prev(), peer.unproven));
     }
 }
 

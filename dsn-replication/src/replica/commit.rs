@@ -4,7 +4,7 @@
 use super::{LocalError, Replica, Role};
 use crate::ids::Decree;
 use crate::log::Appended;
-use crate::mutation::{Mutation, Ticket};
+use crate::mutation::{Mutation, Ticket, fingerprint};
 use dsn_core::planted;
 
 /// Consecutive committed mutations, to be applied as one.
@@ -72,6 +72,7 @@ impl Replica {
             }
             run.mutations.push(entry.mutation);
         }
+        self.newest_decided = run.mutations.last().map(|last| (last.decree, fingerprint(last)));
         if planted::has("applied_out_of_order") {
             swap_last(&mut run);
         }

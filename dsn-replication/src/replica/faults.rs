@@ -96,6 +96,14 @@ impl World {
         }
     }
 
+    /// What the server at `at` does not have is lost for good, and nobody asks for it any more.
+    fn forget_lost(&mut self, at: usize) {
+        let kept = self.core(at).prepared().0;
+        self.decided.retain(|decree, _| *decree <= kept);
+        let known: Vec<u64> = self.decided.values().flat_map(|content| content.1.clone()).collect();
+        self.acked.retain(|write| known.contains(write));
+    }
+
     fn numbers(&self, at: usize) -> Vec<u64> {
         self.servers[at].history.iter().flat_map(|content| content.1.clone()).collect()
     }
@@ -158,6 +166,83 @@ fn a_member_that_may_have_lost_something_learns_before_it_counts() {
     world.must_agree();
     let is_member = matches!(world.core(one).role(), Role::Secondary(_));
     assert_eq!(is_member, !world.core(one).is_uncertain(), "by learning");
+}
+
+/// Power failed where logs are not synced, or the newest record of its log was damaged: a primary is started again and
+/// is made primary anew, for nobody knows yet that it has lost what the others know to be decided.
+#[test]
+fn a_primary_that_has_lost_the_end_of_its_log_does_not_lead() {
+    let (mut world, primary, [one, other]) = whole(0);
+    let before = world.servers[primary].disk.restart(Crash::Kill);
+    for _ in 0..3 {
+        world.write_to(primary);
+        world.settle();
+    }
+    world.now += Duration::from_secs(60);
+    world.tick(primary);
+    world.settle();
+    let decided = world.core(one).committed();
+    assert_eq!(decided, world.core(primary).committed(), "the others have heard of it");
+    let numbers = world.numbers(one);
+    world.kill(primary);
+    world.servers[primary].disk = before;
+    world.restart(primary);
+    assert!(world.core(primary).prepared() < decided);
+    world.decree_group(Some(primary), &[one, other]);
+    world.lead(primary);
+    world.write_to(primary);
+    world.settle();
+    assert!(world.left > 0, "it has left");
+    world.must_agree();
+    let leader = world.config.primary.expect("a primary");
+    assert_eq!(world.numbers(leader)[..numbers.len()], numbers, "nothing is lost");
+}
+
+/// Everybody lost power, and of two that had lost something the one with less was made primary. The other one comes
+/// back when the primary has gone on beyond what it had.
+#[test]
+fn a_learner_with_another_history_begins_anew() {
+    for restarted in [false, true] {
+        let (mut world, primary, [one, other]) = whole(0);
+        world.write_to(primary);
+        world.settle();
+        world.now += Duration::from_secs(60);
+        world.tick(primary);
+        world.settle();
+        let before = world.servers[one].disk.restart(Crash::Kill);
+        let lost_after = world.core(one).prepared();
+        for _ in 0..4 {
+            world.write_to(primary);
+            world.settle();
+        }
+        let longest = world.core(other).prepared();
+        [primary, one, other].into_iter().for_each(|at| world.kill(at));
+        world.servers[one].disk = before;
+        world.restart(one);
+        assert!(world.core(one).prepared() < longest, "the end of it is lost");
+        // What was acknowledged and is lost now is lost: that was the choice.
+        world.forget_lost(one);
+        world.decree_group(Some(one), &[]);
+        world.lead(one);
+        for _ in 0..10 {
+            world.write_to(one);
+            world.settle();
+        }
+        assert!(world.core(one).committed() > longest, "it has gone on beyond");
+        if restarted {
+            // It knows of the decree in question only what its log says.
+            world.kill(one);
+            world.restart(one);
+            world.decree_group(Some(one), &[]);
+            world.lead(one);
+            world.settle();
+        }
+        world.restart(other);
+        let known = world.core(other).position().decree;
+        assert!(known > lost_after, "it knows to be decided what is lost");
+        world.must_agree();
+        assert_eq!(world.servers[other].history, world.servers[one].history);
+    }
 }
 
 /// Bug 2: a learner that was secondary before holds entries of the same decrees; two takeovers while it learns.
@@ -274,7 +359,7 @@ fn what_a_learner_had_before_a_restart_does_not_count() {
     world.restart(learner);
     world.send_again(primary, learner, invitation);
     world.pass(primary, learner);
-    assert!(world.core(learner).prepared() < claimed, "it has less than before");
+    assert!(world.core(learner).prepared() < claimed.decree, "it has less than before");
     world.links.insert((learner, primary), asked);
     let mut rounds = 0;
     while world.asked.is_empty() {
@@ -300,6 +385,7 @@ fn a_learner_is_told_the_very_next_decree() {
     assert!(applied > Decree(1));
     let now = world.now;
     let mut ask = |position: Decree, log_from: Option<Decree>| {
+        let position = Position { decree: position, fingerprint: None };
         world.servers[primary].core.on_learn(node(learner), attempt, position, log_from, now)
     };
     let copy = LearnAnswer::Checkpoint { fresh: false };

@@ -126,6 +126,9 @@ pub struct Peer {
     /// A learner has said what it has, and that counts once it has answered a later message than this: the question
     /// may have been on its way for so long that whoever asked was killed meanwhile, and has begun again with less.
     pub(super) claimed_at: Option<u64>,
+    /// The mutation before the next one to send is this one at the learner, by its fingerprint; the log will tell
+    /// whether it is here as well.
+    pub(super) unproven: Option<u64>,
     /// The commit point it was told last.
     pub(super) told: Decree,
     /// It says that its disk has no room for writes of clients.
@@ -150,6 +153,7 @@ impl Peer {
             rewound: 0,
             probing: false,
             claimed_at: None,
+            unproven: None,
             told: Decree::NONE,
             disk_is_full: false,
             sent_at: Mono::ZERO,

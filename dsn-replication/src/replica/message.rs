@@ -53,6 +53,8 @@ pub enum Verdict {
     Refused,
     /// There is no such replica on the server.
     Absent,
+    /// More is decided ([`Ack::logged`]) than the primary held when it took over: the primary has lost something.
+    Ahead,
 }
 
 /// From a member or learner to the primary.
@@ -88,11 +90,14 @@ pub enum Effect {
     Change(Change),
     /// Tell a server to begin learning, as attempt so and so.
     Invite(Node, i64),
-    /// Read mutations from the log for a learner, after this decree; they come back to
-    /// [`Replica::on_log_read`](super::Replica::on_log_read).
-    ReadLog(Node, i64, Decree),
+    /// Read mutations from the log for a learner, as this attempt, after this decree, if the mutation there has this
+    /// fingerprint; they come back to [`Replica::on_log_read`](super::Replica::on_log_read).
+    ReadLog(Node, i64, Decree, Option<u64>),
     /// A higher ballot is about: ask the meta server what the group is.
     Sync,
+    /// A member knows this decree to be decided, and this primary took over without it: it has lost the end of its log
+    /// and must not lead ([`LocalError::Behind`](super::LocalError::Behind)).
+    Behind(Decree),
 }
 
 /// Effects in the making.

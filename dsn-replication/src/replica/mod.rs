@@ -43,7 +43,7 @@ pub use admission::WriteRules;
 pub use commit::Run;
 pub use group::{GroupOptions, Lead, LogNeed};
 pub use message::{Ack, Effect, Effects, Node, Prepare, Verdict};
-pub use reconfigure::{Change, LearnAnswer};
+pub use reconfigure::{Change, LearnAnswer, Position};
 pub use recovery::{Recovered, Recovery, Untrusted};
 pub use state::{Follow, GivenUp, LocalError, OldBallot, Role};
 
@@ -100,6 +100,8 @@ pub struct Replica {
     /// End of the run that is being applied, and its length.
     pub(crate) applying: Option<Decree>,
     pub(crate) applied: Decree,
+    /// The last mutation that left the window, by its fingerprint.
+    pub(crate) newest_decided: Option<(Decree, u64)>,
     /// Of the last mutation; the next one's is higher.
     pub(crate) timestamp_us: u64,
     /// The end of its log may be missing. It has been no member since it was opened.
@@ -118,7 +120,8 @@ impl Replica {
         options: CoreOptions,
     ) -> Self {
         let queue = WriteQueue::new(options.queue_bytes, options.batching);
-        let Recovered { ballot, timestamp_us, undecided, uncertain, .. } = recovered;
+        let Recovered { ballot, timestamp_us, undecided, newest_decided, uncertain, .. } =
+            recovered;
         let entry = |mutation| Entry { mutation, tickets: Vec::new(), body: None };
         let mut replica = Self {
             gpid,
@@ -135,6 +138,7 @@ impl Replica {
             decided: applied,
             applying: None,
             applied,
+            newest_decided,
             timestamp_us,
             uncertain,
         };

@@ -76,10 +76,17 @@ impl Replica {
             }
             // A learner becomes a member under a higher ballot only.
             Role::Learner(_) if same_ballot => Err(Verdict::Refused),
+            // A primary has whatever is decided, or it has lost something since.
+            _ if !same_ballot && prepare.takeover < self.known_decided() => Err(Verdict::Ahead),
             // What it acknowledged before may be gone: it has to learn first.
             Role::Inactive if self.uncertain => Err(Verdict::Refused),
             _ => Ok(true),
         }
+    }
+
+    /// Everything up to here is decided, whether it has arrived or not.
+    fn known_decided(&self) -> Decree {
+        self.committed.max(self.decided)
     }
 
     fn adopt(&mut self, from: Node, prepare: &Prepare, log: &mut LogBatch) {
@@ -239,8 +246,12 @@ impl Replica {
 
     fn ack(&self, verdict: Verdict, attempt: i64, seq: u64) -> Ack {
         let early = planted::has("member_acks_before_log");
-        let logged =
-            if verdict == Verdict::Gap || early { self.taken_so_far() } else { self.logged };
+        let logged = match verdict {
+            Verdict::Ahead => self.known_decided(),
+            Verdict::Gap => self.taken_so_far(),
+            _ if early => self.taken_so_far(),
+            _ => self.logged,
+        };
         Ack {
             gpid: self.gpid,
             ballot: self.ballot,

@@ -9,6 +9,7 @@ use super::message::{Effect, Effects};
 use super::state::Role;
 use super::{Node, Replica};
 use crate::ids::{Ballot, Decree};
+use crate::mutation::fingerprint;
 use crate::wire::config::ConfigType;
 use dsn_core::planted;
 use dsn_core::time::Mono;
@@ -42,7 +43,32 @@ pub enum LearnAnswer {
     Unknown,
 }
 
+/// What a learner has: everything up to a decree. Two replicas that have the same mutation there have the same history:
+/// whoever proposed it had what came before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Everything up to here.
+    pub decree: Decree,
+    /// Which mutation stands there ([`fingerprint`](crate::mutation::fingerprint)), where that is known.
+    pub fingerprint: Option<u64>,
+}
+
 impl Replica {
+    /// What this replica has for certain.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        let decree = self.committed;
+        Position { decree, fingerprint: self.fingerprint_of(decree) }
+    }
+
+    /// Which mutation stands at a decree that is, or was until lately, in the window.
+    fn fingerprint_of(&self, decree: Decree) -> Option<u64> {
+        match self.place(decree) {
+            Some(index) => self.window.get(index).map(|entry| fingerprint(&entry.mutation)),
+            None => self.newest_decided.filter(|(of, _)| *of == decree).map(|(_, which)| which),
+        }
+    }
+
     /// The meta server wants another member. Returns whether it is on its way in.
     pub fn add_learner(&mut self, node: Node, most: usize, now: Mono, out: &mut Effects) -> bool {
         let Role::Primary(lead) = &mut self.role else { return false };
@@ -71,17 +97,22 @@ impl Replica {
         self.next_change(now, out);
     }
 
-    /// A learner says what it has: everything up to `position`, decided. `log_from` is the lowest decree that this
-    /// replica's log can still tell.
+    /// A learner says what it has, decided. `log_from` is the lowest decree that this replica's log can still tell.
+    ///
+    /// After all members were gone, the one that was chosen may have lost what another one still has: that one has
+    /// another history, and must begin with a checkpoint.
     pub fn on_learn(
         &mut self,
         node: Node,
         attempt: i64,
-        position: Decree,
+        position: Position,
         log_from: Option<Decree>,
         now: Mono,
     ) -> LearnAnswer {
         let (prepared, committed) = (self.prepared, self.committed);
+        let mine = self.fingerprint_of(position.decree);
+        let Position { decree: position, fingerprint: theirs } = position;
+        let differs = theirs.zip(mine).is_some_and(|(theirs, mine)| theirs != mine);
         let first = self.applying.unwrap_or(self.applied).next();
         let Role::Primary(lead) = &mut self.role else { return LearnAnswer::Unknown };
         let Some(peer) = lead.peers.get_mut(&node) else { return LearnAnswer::Unknown };
@@ -95,7 +126,10 @@ impl Replica {
         let next = position.next();
         let told = next >= first || !*log_lacks && log_from.is_some_and(|lowest| lowest <= next);
         // Whoever has more than this primary has another history.
-        if position > prepared || !told {
+        if position > prepared || differs || !told {
+            if position > prepared || differs {
+                tracing::warn!(gpid = %self.gpid, learner = %node, %position, %prepared, "a learner has another history");
+            }
             *progress = Progress::Copying { from: Decree::NONE };
             // What follows the checkpoint is in the log.
             return LearnAnswer::Checkpoint { fresh: std::mem::take(log_lacks) };
@@ -107,6 +141,8 @@ impl Replica {
             peer.next = next;
             peer.claimed_at = Some(peer.seq);
             peer.told = Decree::NONE;
+            let log_has_it = log_from.is_some_and(|lowest| lowest <= position);
+            peer.unproven = theirs.filter(|_| mine.is_none() && log_has_it);
             tracing::info!(gpid = %self.gpid, learner = %node, from = %next, %committed, "a learner is fed");
         }
         LearnAnswer::Stream

@@ -11,7 +11,9 @@
 
 use crate::ids::{Ballot, Decree};
 use crate::log::{LogBatch, Record, RecordKey, RecordKind};
-use crate::mutation::{CodeTable, DecodeError, Mutation, decode_body};
+use crate::mutation::{
+    CodeTable, DecodeError, Mutation, decode_body, fingerprint, fingerprint_of_body,
+};
 use dsn_core::planted;
 use dsn_rpc::gpid::Gpid;
 use std::collections::BTreeMap;
@@ -62,6 +64,8 @@ pub struct Recovered {
     pub damaged: bool,
     /// More may be missing at the end, of which there is no sign: see [`Tails`](crate::log::Tails).
     pub uncertain: bool,
+    /// The last of the decided mutations that the log has, by its fingerprint.
+    pub newest_decided: Option<(Decree, u64)>,
 }
 
 impl Recovered {
@@ -101,6 +105,7 @@ pub struct Recovery {
     run_bytes: usize,
     /// Missing decrees and where they were.
     lost: BTreeMap<Decree, u64>,
+    newest_decided: Option<(Decree, u64)>,
     gap: Option<u64>,
     /// The log had the replica up to here, says this position.
     known: (Decree, u64),
@@ -123,6 +128,7 @@ impl Recovery {
             run: Vec::new(),
             run_bytes: 0,
             lost: BTreeMap::new(),
+            newest_decided: None,
             gap: None,
             known: (applied, 0),
             untrusted: None,
@@ -134,6 +140,11 @@ impl Recovery {
         let key = record.key;
         self.ballot = self.ballot.max(key.ballot);
         self.gap = None;
+        if self.untrusted.is_none() && key.decree == self.decided {
+            // What the state machine had before; the last version of it counts.
+            self.newest_decided =
+                fingerprint_of_body(&record.payload).map(|which| (key.decree, which));
+        }
         if self.untrusted.is_some() || key.decree <= self.decided {
             return;
         }
@@ -224,6 +235,9 @@ impl Recovery {
     /// Whatever is to be applied.
     pub fn take_run(&mut self) -> Vec<Mutation> {
         self.run_bytes = 0;
+        if let Some(last) = self.run.last() {
+            self.newest_decided = Some((last.decree, fingerprint(last)));
+        }
         std::mem::take(&mut self.run)
     }
 
@@ -277,6 +291,7 @@ impl Recovery {
             timestamp_us: self.timestamp_us,
             undecided,
             damaged: damaged || !missing.is_empty(),
+            newest_decided: self.newest_decided,
         })
     }
 

@@ -38,6 +38,9 @@ pub enum LocalError {
     /// Its state machine cannot follow the log for another reason.
     #[error("the state machine failed: {0}")]
     App(String),
+    /// It was made primary without something that a member knows to be decided: the end of its log is lost.
+    #[error("decree {0} is decided, and the log of this primary ended before it")]
+    Behind(Decree),
     /// Something that must hold does not.
     #[error("invariant broken: {0}")]
     Invariant(String),

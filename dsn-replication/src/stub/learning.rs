@@ -8,7 +8,7 @@ use crate::host::LPC_REPLICA_EVENT;
 use crate::ids::{Ballot, Decree};
 use crate::learn::learner::{Learned, Learner, Lesson};
 use crate::learn::source::describe;
-use crate::replica::{LearnAnswer, Node};
+use crate::replica::{LearnAnswer, Node, Position};
 use crate::state_machine::{CheckpointKind, PinnedCheckpoint, StateMachine};
 use crate::wire::config::{AppInfo, PartitionStatus};
 use crate::wire::replica::{GroupCheckRequest, LearnRequest, LearnResponse, LearnState, LearnType};
@@ -100,7 +100,7 @@ impl ReplicaStub {
         });
     }
 
-    fn ask(&mut self, ctx: &mut Ctx<'_>, lesson: Lesson, position: Decree) {
+    fn ask(&mut self, ctx: &mut Ctx<'_>, lesson: Lesson, position: Position) {
         let gpid = lesson.gpid;
         let running = self.learners.get(&gpid).map(|(attempt, _)| *attempt);
         if running.is_some_and(|attempt| attempt >= lesson.attempt) {
@@ -222,7 +222,10 @@ impl ReplicaStub {
             return replier.error(ctx, ErrorCode::ObjectNotFound);
         };
         let board = self.board.clone();
-        let position = Decree(ask.last_committed_decree_in_app);
+        let position = Position {
+            decree: Decree(ask.last_committed_decree_in_app),
+            fingerprint: ask.fingerprint.map(|which| which as u64),
+        };
         ctx.post(held.host, &LPC_REPLICA_EVENT, move |host, ctx| {
             match host.on_learn(ctx, learner, ask.signature, position) {
                 LearnAnswer::Stream => {

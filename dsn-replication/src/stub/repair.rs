@@ -430,7 +430,8 @@ impl ReplicaStub {
     /// A replica broke while it was served.
     pub(super) fn replica_failed(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid, error: &LocalError) {
         let damaged = matches!(error, LocalError::Corrupt(_));
-        if damaged || matches!(error, LocalError::Disk(_)) {
+        // The files of one that is behind are in order: it is opened again, out of its group by then, and learns.
+        if damaged || matches!(error, LocalError::Disk(_) | LocalError::Behind(_)) {
             self.take_out(ctx, gpid, error.to_string(), damaged);
         }
         self.sync_now(ctx);

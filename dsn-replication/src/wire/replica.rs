@@ -35,6 +35,7 @@ wire_enum! {
         Outdated = 2 => "PV_OUTDATED",
         Refused = 3 => "PV_REFUSED",
         Absent = 4 => "PV_ABSENT",
+        Ahead = 5 => "PV_AHEAD",
     }
 
     /// How learned files are checked.
@@ -171,6 +172,7 @@ message! {
         7: max_gced_decree: Option<i64>,
         8: hp_learner: Option<HostPort>,
         9: checksum_type: ChecksumType = ChecksumType::None,
+        100: fingerprint: Option<i64>,
     }
 
     /// A primary answers its learner.

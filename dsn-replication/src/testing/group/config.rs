@@ -29,6 +29,17 @@ impl World {
         }
     }
 
+    /// A primary has found out that it must not lead: it is opened again, and the others go on.
+    pub(crate) fn leave(&mut self, at: usize) {
+        if self.config.primary == Some(at) && self.servers[at].core.ballot() == self.config.ballot {
+            self.config.primary = None;
+            self.config.ballot = self.config.ballot.next();
+            self.left += 1;
+        }
+        self.kill(at);
+        self.restart(at);
+    }
+
     /// A server hears that it is primary.
     pub(crate) fn lead(&mut self, at: usize) {
         let (ballot, secondaries) = (self.config.ballot, self.config.secondaries.clone());

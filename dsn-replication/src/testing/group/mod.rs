@@ -25,8 +25,8 @@ use crate::log::{
 };
 use crate::mutation::{ClientRequest, CodeTable, Mutation, Ticket};
 use crate::replica::{
-    Ack, Change, CoreOptions, Effect, Effects, GivenUp, GroupOptions, LearnAnswer, Node, Prepare,
-    Recovery, Replica, Role,
+    Ack, Change, CoreOptions, Effect, Effects, GivenUp, GroupOptions, LearnAnswer, Node, Position,
+    Prepare, Recovery, Replica, Role,
 };
 use crate::state_machine::{Access, StorageCode};
 use crate::testing::mem_disk::{Crash, MemDisk};
@@ -94,6 +94,8 @@ pub(crate) struct World {
     pub(crate) now: Mono,
     pub(crate) killed: usize,
     pub(crate) elections: usize,
+    /// Primaries that found out that they had lost something.
+    pub(crate) left: usize,
 }
 
 impl World {
@@ -116,6 +118,7 @@ impl World {
             now: Mono::from_nanos(1_000_000_000),
             killed: 0,
             elections: 0,
+            left: 0,
         };
         world.lead(0);
         world

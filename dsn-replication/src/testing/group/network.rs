@@ -7,7 +7,7 @@ pub(crate) enum Message {
     Prepare(Prepare),
     Ack(Ack),
     Invite(Ballot, i64),
-    Learn(i64, Decree),
+    Learn(i64, Position),
     Checkpoint(Ballot, i64, Vec<Content>),
 }
 
@@ -23,20 +23,30 @@ impl World {
                     self.asked.push((from, change));
                     continue;
                 }
-                Effect::ReadLog(to, attempt, after) => {
-                    self.read_log(from, to, attempt, after);
+                Effect::ReadLog(to, attempt, after, proof) => {
+                    self.read_log(from, to, attempt, (after, proof));
                     continue;
                 }
                 Effect::Sync => continue,
+                Effect::Behind(_) => {
+                    self.leave(from);
+                    continue;
+                }
             };
             self.links.entry((from, index(to))).or_default().push_back(message);
         }
     }
 
-    pub(crate) fn read_log(&mut self, at: usize, to: Node, attempt: i64, after: Decree) {
+    pub(crate) fn read_log(
+        &mut self,
+        at: usize,
+        to: Node,
+        attempt: i64,
+        (after, proof): (Decree, Option<u64>),
+    ) {
         let server = &self.servers[at];
         let range = (after, server.core.committed());
-        let chunk = read_decided(&server.log, GPID, range, 0, 300).expect("the log is read");
+        let chunk = read_decided(&server.log, GPID, range, proof, 0, 300).expect("the log is read");
         let (now, mut effects) = (self.now, Effects::new());
         let core = &mut self.servers[at].core;
         core.on_log_read(to, attempt, after, chunk.bodies, now, &mut effects);
@@ -66,7 +76,7 @@ impl World {
                 self.turn(to, |core, log, _, _| {
                     match core.begin_learning(sender, ballot, attempt, log) {
                         Ok(given_up) => {
-                            position = Some(core.committed());
+                            position = Some(core.position());
                             given_up
                         }
                         Err(_) => GivenUp::default(),
