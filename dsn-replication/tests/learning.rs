@@ -19,6 +19,9 @@ const CONFIG: &str = "[meta_server]\nreplica_assign_delay_ms_for_dropouts = 0\n[
 
 const TABLE: &str = "logs";
 
+/// How many times as slow a disk is that takes more than half a minute for 4 MiB.
+const SLOW: u64 = 11_000;
+
 struct World {
     cluster: SimCluster,
     partitions: i32,
@@ -184,6 +187,29 @@ fn learners_of_checkpoints_take_turns_and_keep_to_the_rate() {
     }
     assert!(turns[0] < seconds(6) && turns[2] < seconds(12), "one after the other: {turns:?}");
     assert!(together[0] > seconds(8), "the disk is shared: {together:?}");
+}
+
+/// To describe a checkpoint, all of it is read. That may take longer than the learner waits for an answer: it asks again
+/// and is told to wait, and what was begun is not begun anew.
+#[test]
+fn a_checkpoint_that_takes_long_to_describe_is_learned_at_the_first_attempt() {
+    let mut world = World::without_the_last(5, 1, "");
+    world.append(4);
+    world.cluster.run_for(Duration::from_secs(5));
+    world.lose(0);
+    let survivors = [1, 2].map(|server| world.cluster.server(server));
+    let slow = DiskFault::Slow { factor: SLOW };
+    let disks = survivors.map(|id| world.cluster.sim().disk(id));
+    let faults = disks.each_ref().map(|disk| disk.add_fault(slow.clone()));
+    world.cluster.start_server(3);
+    world.cluster.run_for(Duration::from_secs(3));
+    disks.iter().zip(faults).for_each(|(disk, fault)| disk.remove_fault(fault));
+    let took = world.run_until_whole(Duration::from_secs(70));
+    println!("whole after {took:?}");
+    assert!(took > Duration::from_secs(30), "the question was answered in time: {took:?}");
+    assert!(took < Duration::from_secs(58), "it was given up after a minute: {took:?}");
+    world.cluster.start_server(0);
+    world.cluster.finish();
 }
 
 /// The disk of a server takes nothing any more, the server lives: others lead and learn in its place.

@@ -40,14 +40,18 @@ const BLOCK: usize = 1 << 20;
 /// Bytes of a file after which what was copied of it is synced.
 const SYNC_EVERY: u64 = 4 << 20;
 
-/// How long a primary may take to describe a checkpoint.
+/// How long an answer of the primary is waited for before it is asked again. A large checkpoint takes longer to describe:
+/// all of it is read.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a primary is asked at most: for hours.
+const ASKS_MAX: u32 = 1000;
 
 /// How long one block may take, and how often it is asked for.
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const BLOCK_TRIES: u32 = 3;
 
-/// While it waits for its turn, a learner says so often that it is still there.
+/// While it waits for its turn, or looks at what it has copied, a learner says so often that it is still there.
 const WAITING_SIGN: Duration = Duration::from_secs(10);
 
 /// Pause before a block is asked for again that the primary's disk had no time for.
@@ -108,8 +112,11 @@ pub struct Learner {
     file: usize,
     offset: u64,
     tries: u32,
-    /// It is its turn.
-    copying: bool,
+    /// How often the primary was asked, and whether the last question was not answered in time.
+    asks: u32,
+    unheard: bool,
+    /// It says now and then that it is still there.
+    waiting: bool,
     /// How fast may be written to the disk.
     rate: SharedRate,
 }
@@ -145,7 +152,9 @@ impl Learner {
             file: 0,
             offset: 0,
             tries: 0,
-            copying: false,
+            asks: 0,
+            unheard: false,
+            waiting: false,
             rate,
         });
         ctx.post(me, &LPC_LEARN_STEP, move |learner, ctx| learner.ask(ctx, position));
@@ -153,6 +162,7 @@ impl Learner {
     }
 
     fn ask(&mut self, ctx: &mut Ctx<'_>, position: Position) {
+        self.asks += 1;
         let request = LearnRequest {
             pid: self.lesson.gpid,
             learner: wire(self.node),
@@ -163,12 +173,32 @@ impl Learner {
             ..LearnRequest::default()
         };
         let options = CallOptions { timeout: Some(ASK_TIMEOUT), ..options_for(self.lesson.gpid) };
-        call(ctx, self.lesson.primary, &RPC_LEARN, &request, options, self.me, Self::on_answer);
+        let done = move |learner: &mut Self, ctx: &mut Ctx<'_>, outcome| {
+            learner.on_answer(ctx, position, outcome);
+        };
+        call(ctx, self.lesson.primary, &RPC_LEARN, &request, options, self.me, done);
     }
 
-    fn on_answer(&mut self, ctx: &mut Ctx<'_>, outcome: Result<LearnResponse, CallError>) {
+    fn on_answer(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        position: Position,
+        outcome: Result<LearnResponse, CallError>,
+    ) {
         let answer = match outcome {
             Ok(answer) => answer,
+            // It may be at it: then it says so when it is asked again.
+            Err(CallError::Timeout { .. }) if !self.unheard => {
+                self.unheard = true;
+                return self.ask(ctx, position);
+            }
+            Err(CallError::Remote { error: ErrorCode::Busy, .. }) if self.asks < ASKS_MAX => {
+                self.unheard = false;
+                ctx.after(self.me, &LPC_LEARN_STEP, WAITING_SIGN, move |learner, ctx| {
+                    learner.ask(ctx, position);
+                });
+                return;
+            }
             Err(error) => return self.end(ctx, Learned::Failed(error.to_string())),
         };
         if !answer.err.is_ok() {
@@ -184,6 +214,7 @@ impl Learner {
                     ctx.post(self.stub, &LPC_STUB_EVENT, move |stub, ctx| {
                         stub.wants_to_copy(ctx, gpid, attempt);
                     });
+                    self.waiting = true;
                     self.wait(ctx);
                 }
                 None => self.end(ctx, Learned::Failed("a strange checkpoint".to_owned())),
@@ -192,10 +223,11 @@ impl Learner {
         }
     }
 
-    /// Until it is this learner's turn, the primary hears from it, and goes on holding what it will copy.
+    /// Until it is this learner's turn, and while it reads what it has copied, the primary hears from it, and goes on
+    /// holding what is copied.
     fn wait(&mut self, ctx: &mut Ctx<'_>) {
         ctx.after(self.me, &LPC_LEARN_STEP, WAITING_SIGN, |learner, ctx| {
-            if !learner.copying {
+            if learner.waiting {
                 learner.request(ctx, 0, false, |_, _, _| {});
                 learner.wait(ctx);
             }
@@ -204,7 +236,7 @@ impl Learner {
 
     /// It is this learner's turn: empties the directory, then copies.
     pub fn begin_to_copy(&mut self, ctx: &mut Ctx<'_>) {
-        self.copying = true;
+        self.waiting = false;
         let (gpid, files) = (self.lesson.gpid, self.files.len());
         tracing::info!(%gpid, decree = %self.decree, files, "copies a checkpoint");
         let (dir, home) = (self.dir.clone(), self.home.clone());
@@ -322,6 +354,9 @@ impl Learner {
     /// Everything is here: is it what it should be?
     fn verify(&mut self, ctx: &mut Ctx<'_>) {
         let (files, home) = (self.files.clone(), self.home.clone());
+        // Signs of life are requests for nothing of the first file.
+        (self.file, self.offset, self.waiting) = (0, 0, true);
+        self.wait(ctx);
         ctx.offload(
             &LPC_LEARN_WRITE,
             move |job| verify(&**job.disk(), &home, &files),

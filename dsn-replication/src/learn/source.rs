@@ -31,6 +31,8 @@ pub struct Pin {
     /// By which attempt.
     pub attempt: i64,
     checkpoint: PinnedCheckpoint,
+    /// What the learner is told of it.
+    description: LearnState,
     used: Mono,
 }
 
@@ -38,6 +40,8 @@ pub struct Pin {
 #[derive(Debug, Default)]
 pub struct Source {
     pins: BTreeMap<(Gpid, Node), Pin>,
+    /// Checkpoints that are being described, and for which attempt.
+    describing: BTreeMap<(Gpid, Node), i64>,
 }
 
 impl Source {
@@ -50,19 +54,38 @@ impl Source {
         learner: (Gpid, Node),
         attempt: i64,
         checkpoint: PinnedCheckpoint,
+        description: LearnState,
         now: Mono,
     ) -> Result<(), ErrorCode> {
         if self.pins.len() >= PINS_MAX && !self.pins.contains_key(&learner) {
             return Err(ErrorCode::Busy);
         }
-        self.pins.insert(learner, Pin { attempt, checkpoint, used: now });
+        self.pins.insert(learner, Pin { attempt, checkpoint, description, used: now });
         Ok(())
     }
 
-    /// What is pinned for a learner.
-    pub fn pinned(&self, learner: (Gpid, Node), attempt: i64) -> Option<&PinnedCheckpoint> {
-        let pin = self.pins.get(&learner).filter(|pin| pin.attempt == attempt)?;
-        Some(&pin.checkpoint)
+    /// The description of what is pinned for a learner.
+    pub fn pinned(
+        &mut self,
+        learner: (Gpid, Node),
+        attempt: i64,
+        now: Mono,
+    ) -> Option<&LearnState> {
+        let pin = self.pins.get_mut(&learner).filter(|pin| pin.attempt == attempt)?;
+        pin.used = now;
+        Some(&pin.description)
+    }
+
+    /// A checkpoint is going to be described for a learner. Returns whether nobody does so already.
+    pub fn begin_describing(&mut self, learner: (Gpid, Node), attempt: i64) -> bool {
+        self.describing.insert(learner, attempt) != Some(attempt)
+    }
+
+    /// That has ended, one way or another.
+    pub fn end_describing(&mut self, learner: (Gpid, Node), attempt: i64) {
+        if self.describing.get(&learner) == Some(&attempt) {
+            self.describing.remove(&learner);
+        }
     }
 
     /// Lets go what is not being read.

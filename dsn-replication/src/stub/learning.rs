@@ -245,7 +245,8 @@ impl ReplicaStub {
     }
 
     /// Describes a checkpoint that is kept for a learner: the newest, or one that is made for it because the log does
-    /// not go on after the newest (`fresh`).
+    /// not go on after the newest (`fresh`). All of it is read for that, which may take longer than the learner waits:
+    /// it asks again, and is told to wait.
     fn offer_checkpoint(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -263,37 +264,37 @@ impl ReplicaStub {
         let Some(log) = self.dirs[held.data_dir].log.clone() else {
             return replier.error(ctx, ErrorCode::ObjectNotFound);
         };
-        let pinned = self.source.pinned((gpid, learner), attempt).filter(|_| !fresh).cloned();
+        let whom = (gpid, learner);
+        if !fresh && let Some(state) = self.source.pinned(whom, attempt, ctx.now()) {
+            return replier.reply(ctx, &answer(gpid, LearnType::App, state.clone()));
+        }
+        if !self.source.begin_describing(whom, attempt) {
+            return replier.error(ctx, ErrorCode::Busy);
+        }
         ctx.offload(
             &LPC_OPEN_REPLICA,
             move |job| -> Result<(PinnedCheckpoint, LearnState), String> {
-                let pinned = match pinned {
-                    Some(pinned) => pinned,
-                    None => {
-                        let machine = placed.gate.machine();
-                        if fresh {
-                            let made = machine.checkpoint(job, CheckpointKind::Flush);
-                            made.map_err(|error| error.to_string())?;
-                        }
-                        let pinned =
-                            machine.pin_checkpoint(job).map_err(|error| error.to_string())?;
-                        // What comes after it must still be there when it is copied.
-                        log.keep_for_reader(gpid, pinned.decree.next());
-                        pinned
-                    }
-                };
+                let machine = placed.gate.machine();
+                if fresh {
+                    let made = machine.checkpoint(job, CheckpointKind::Flush);
+                    made.map_err(|error| error.to_string())?;
+                }
+                let pinned = machine.pin_checkpoint(job).map_err(|error| error.to_string())?;
+                // What comes after it must still be there when it is copied.
+                log.keep_for_reader(gpid, pinned.decree.next());
                 let state = describe(&**job.disk(), &pinned).map_err(|error| error.to_string())?;
                 Ok((pinned, state))
             },
             self.me,
             move |stub, outcome, ctx| {
+                stub.source.end_describing(whom, attempt);
                 let described = outcome.map_err(|reason| {
                     tracing::warn!(%gpid, reason, "no checkpoint for a learner yet");
                     ErrorCode::GetLearnStateFailed
                 });
                 let pinned = described.and_then(|(pinned, state)| {
                     let from = pinned.decree.next();
-                    stub.source.pin((gpid, learner), attempt, pinned, ctx.now())?;
+                    stub.source.pin(whom, attempt, pinned, state.clone(), ctx.now())?;
                     stub.tell_pinned(ctx, gpid, learner, attempt, from);
                     Ok(state)
                 });
