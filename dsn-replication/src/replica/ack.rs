@@ -298,6 +298,11 @@ impl super::Entry {
         log.body(&self.mutation, &body);
     }
 
+    /// Bytes of its requests.
+    pub(super) fn bytes(&self) -> usize {
+        self.mutation.body_bytes()
+    }
+
     /// The mutation as it travels.
     pub(super) fn body(&mut self) -> Bytes {
         let Self { mutation, body, .. } = self;

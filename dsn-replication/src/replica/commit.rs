@@ -64,6 +64,7 @@ impl Replica {
         }
         let mut run = Run { mutations: Vec::with_capacity(count), tickets: Vec::new() };
         for entry in self.window.drain(..count) {
+            self.applying_bytes += entry.bytes();
             let requests = entry.mutation.requests.len();
             let waiting = entry.tickets.len() == requests;
             match waiting {
@@ -89,6 +90,7 @@ impl Replica {
             return Err(LocalError::Invariant(format!("applied {last:?} without being asked")));
         }
         self.applied = last;
+        self.held_bytes -= std::mem::take(&mut self.applying_bytes);
         Ok(())
     }
 }

@@ -29,6 +29,10 @@ impl Replica {
         if expected.prev() != prepared {
             return Err(format!("{}: the window ends before {prepared:?}", self.gpid));
         }
+        let held: usize = self.window.iter().map(super::Entry::bytes).sum();
+        if held + self.applying_bytes != self.held_bytes {
+            return Err(format!("{}: {held} bytes in the window", self.gpid));
+        }
         let most = self.options.window.max(self.inherited).max(BACKLOG_MAX);
         if self.window.len() > most {
             return Err(format!("{}: {} mutations in the window", self.gpid, self.window.len()));

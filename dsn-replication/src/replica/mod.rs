@@ -97,8 +97,11 @@ pub struct Replica {
     pub(crate) committed: Decree,
     /// Decided, says the primary, though it may not be here yet.
     pub(crate) decided: Decree,
-    /// End of the run that is being applied, and its length.
+    /// End of the run that is being applied.
     pub(crate) applying: Option<Decree>,
+    /// Bytes of the mutations of that run, and of them and the window together.
+    pub(crate) applying_bytes: usize,
+    pub(crate) held_bytes: usize,
     pub(crate) applied: Decree,
     /// The last mutation that left the window, by its fingerprint.
     pub(crate) newest_decided: Option<(Decree, u64)>,
@@ -137,12 +140,15 @@ impl Replica {
             committed: applied,
             decided: applied,
             applying: None,
+            applying_bytes: 0,
+            held_bytes: 0,
             applied,
             newest_decided,
             timestamp_us,
             uncertain,
         };
         replica.logged = replica.find_taken();
+        replica.held_bytes = replica.window.iter().map(Entry::bytes).sum();
         replica
     }
 

@@ -15,6 +15,9 @@ use dsn_core::planted;
 /// Most mutations that a member takes and has not applied; the primary sends the rest again later.
 pub const BACKLOG_MAX: usize = 4096;
 
+/// Bytes of mutations taken and not applied after which a member takes no more.
+pub const BACKLOG_BYTES: usize = 64 << 20;
+
 impl Replica {
     /// The primary at `from` has sent something. What was given up is returned: a deposed primary may hear of its
     /// successor this way.
@@ -161,7 +164,7 @@ impl Replica {
         let mut decree = prepare.first;
         for body in &prepare.bodies {
             if decree > taken {
-                if decree.since(self.applied) > BACKLOG_MAX {
+                if decree.since(self.applied) > BACKLOG_MAX || self.held_bytes >= BACKLOG_BYTES {
                     break;
                 }
                 let decoded = decode_body(self.gpid, self.ballot, decree, body, &self.codes);
@@ -189,9 +192,14 @@ impl Replica {
         self.timestamp_us = self.timestamp_us.max(mutation.timestamp_us);
         let entry = Entry { mutation, tickets: Vec::new(), body: Some(body) };
         match self.place(entry.mutation.decree) {
-            Some(index) if index < self.window.len() => self.window[index] = entry,
+            Some(index) if index < self.window.len() => {
+                self.held_bytes += entry.bytes();
+                let former = std::mem::replace(&mut self.window[index], entry);
+                self.held_bytes -= former.bytes();
+            }
             _ => {
                 self.prepared = entry.mutation.decree;
+                self.held_bytes += entry.bytes();
                 self.window.push_back(entry);
             }
         }

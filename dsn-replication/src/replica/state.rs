@@ -220,7 +220,8 @@ impl Replica {
     /// Forgets the window after `last`.
     fn cut(&mut self, last: Decree) {
         while self.window.back().is_some_and(|entry| entry.mutation.decree > last) {
-            self.window.pop_back();
+            let void = self.window.pop_back();
+            self.held_bytes -= void.map_or(0, |entry| entry.bytes());
         }
     }
 

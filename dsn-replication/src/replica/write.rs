@@ -72,6 +72,7 @@ impl Replica {
         let alone = matches!(&self.role, Role::Primary(lead) if lead.peers.is_empty());
         let mut entry = Entry { mutation, tickets, body: None };
         entry.write(alone, log);
+        self.held_bytes += entry.bytes();
         self.window.push_back(entry);
     }
 }

@@ -41,7 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 dsn_core::task_codes! {
-    CODES;
+    pub(crate) CODES;
     RPC_TEST_GROUP: Rpc, Low, "THREAD_POOL_REPLICATION";
 }
 
