@@ -44,13 +44,6 @@ pub(crate) struct PeerKey {
     pub(crate) lane: Lane,
 }
 
-impl PeerKey {
-    #[cfg(test)]
-    pub(crate) fn new(addr: SocketAddr, protocol: Protocol) -> Self {
-        Self { addr, protocol, lane: Lane::Main }
-    }
-}
-
 /// What is remembered of a peer.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {

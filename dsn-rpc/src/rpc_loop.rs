@@ -473,8 +473,7 @@ impl RpcLoop {
         let lasted = session.state == State::Open
             && ctx.now().saturating_since(session.read_at) >= self.shared.limits.pause;
         connector::failed(ctx, key, session.proven || lasted);
-        let calls = std::mem::take(&mut session.calls);
-        for slot in calls {
+        for slot in session.calls.take() {
             let Some(exchange) = Exchange::of(ctx) else { return };
             let Some(pending) = exchange.calls.take_slot(slot) else { continue };
             exchange.counters().call_failures.one();

@@ -220,6 +220,43 @@ fn one_way_messages_arrive_and_are_not_answered() {
 }
 
 #[test]
+fn a_slow_call_does_not_use_up_the_room_of_others() {
+    let server = TestNode::start(2, RpcOptions::default());
+    let options = RpcOptions { max_calls_per_connection: 3, ..RpcOptions::default() };
+    let client = TestNode::start(2, options);
+    let calls = Calls::new(&client, 0);
+    let to = server.addr;
+    for (round, protocol) in PROTOCOLS.into_iter().enumerate() {
+        calls.call(&client, 0, to, &RPC_TEST_HOLD, "slow", over(protocol));
+        for number in 1..20 {
+            client.run(0, move |ctx| {
+                let body = bytes::Bytes::from_static(b"x");
+                dsn_rpc::send_oneway(ctx, to, &RPC_TEST_FORGET, &body, over(protocol));
+            });
+            calls.call(&client, number, to, &RPC_TEST_ECHO, "x", over(protocol));
+            assert_eq!(calls.next_text(), (number, Ok("x".into())));
+        }
+        for number in 21..24 {
+            calls.call(&client, number, to, &RPC_TEST_HOLD, "slow", over(protocol));
+        }
+        assert_eq!(calls.next(), (23, Err(CallError::Overloaded { peer: to })));
+        client.run(0, move |ctx| {
+            let body = bytes::Bytes::from_static(b"x");
+            dsn_rpc::send_oneway(ctx, to, &RPC_TEST_FORGET, &body, over(protocol));
+        });
+        // What holds, what is echoed, the messages, of which the last was sent when calls were refused.
+        let sent = 3 + 19 + 20;
+        let arrived = round as u64 * (sent + 1) + sent;
+        server.wait("all arrive", move |stats| stats.requests == arrived);
+        let by = CallOptions { lane: Lane::Control, ..over(protocol) };
+        calls.call(&client, 30, to, &RPC_TEST_RELEASE, "", by);
+        let mut ended: Vec<u32> = (0..4).map(|_| calls.next()).map(|(number, _)| number).collect();
+        ended.sort();
+        assert_eq!(ended, [0, 21, 22, 30]);
+    }
+}
+
+#[test]
 fn calls_to_nobody_fail_and_wait_for_the_pause() {
     let options = RpcOptions {
         reconnect_pause: Duration::from_secs(60),

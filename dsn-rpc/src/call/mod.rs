@@ -22,7 +22,7 @@ use crate::exchange::{self, Exchange};
 use crate::frame::{Context, Protocol, RequestHead, ResponseFrame, RpcName, write_request};
 use crate::gpid::Gpid;
 use crate::rpc_loop::{LPC_RPC_DELAYED, LPC_RPC_TIMEOUTS, RpcLoop};
-use crate::session::{NO_CALL, SessionId, State, Unsent};
+use crate::session::{SessionId, State, Unsent};
 use crate::thrift::{ARGUMENT_ID, Decode, Encode, RESULT_ID, Writer, decode_wrapped};
 
 pub use error::{CallError, NetworkError};
@@ -235,7 +235,7 @@ fn start(
     let pending = Pending { session: placed.session, number, code, peer: to, timeout, done };
     let (slot, generation) = exchange.calls.insert(at, pending);
     if let Some(session) = exchange.session(placed.session) {
-        session.enter_call(slot);
+        session.calls.enter(number, slot);
     }
     let me = exchange.me;
     if let Some(delay) = exchange.calls.alarm(at) {
@@ -272,8 +272,12 @@ fn place(
         return Err(failed(NetworkError::NotStarted));
     };
     let open = state.state == State::Open;
-    let most = if open { shared.limits.calls } else { shared.limits.calls_connecting };
-    if state.calls.len() >= most || state.waiting_bytes() >= connector::unsent_max(open) {
+    let full = match open {
+        // What nobody answers needs no place.
+        true => !is_oneway && state.calls.open() >= shared.limits.calls,
+        false => state.unsent.len() >= shared.limits.calls_connecting,
+    };
+    if full || state.waiting_bytes() >= connector::unsent_max(open) {
         return Err(CallError::Overloaded { peer: to });
     }
     let mut context =
@@ -290,11 +294,8 @@ fn place(
         context,
         is_oneway,
         from_address: shared.responder(),
-        ..RequestHead::new(options.protocol, RpcName::from(code.name()), state.next_call())
+        ..RequestHead::new(options.protocol, RpcName::from(code.name()), state.calls.take_number())
     };
-    if is_oneway {
-        state.enter_call(NO_CALL);
-    }
     Ok(Placed { session, head, deadline, verdict })
 }
 

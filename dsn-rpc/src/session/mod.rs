@@ -11,11 +11,11 @@
 //! Push back is by not reading: a session whose peer has too much unanswered, or does not take its answers, leaves
 //! its input in the socket until that is better ([`Session::may_read`]).
 
+mod calls;
 mod read;
 mod unsent;
 mod write;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -28,6 +28,7 @@ use crate::connector::PeerKey;
 use crate::frame::{Parser, Protocol};
 use crate::options::Limits;
 
+use calls::OpenCalls;
 pub use read::detach;
 pub(crate) use read::{BLOCK, ReadBlock, keep};
 pub(crate) use unsent::{Unsent, UnsentQueue};
@@ -72,9 +73,6 @@ pub(crate) enum Side {
     /// We did, to call.
     Called(PeerKey),
 }
-
-/// Marks a place in [`Session::calls`] whose call has ended.
-pub(crate) const NO_CALL: u32 = u32::MAX;
 
 /// Told once, when a session has ended.
 pub(crate) type Watcher = Box<dyn FnOnce(&mut Ctx<'_>) + Send>;
@@ -121,11 +119,8 @@ pub(crate) struct Session {
     /// Their bytes.
     pub(crate) in_flight_bytes: usize,
 
-    /// Calls by number: slots of the call table from `first_call` on, [`NO_CALL`] where one has ended.
-    pub(crate) calls: VecDeque<u32>,
-    pub(crate) first_call: u64,
-    /// Calls of these that have not ended.
-    pub(crate) open_calls: usize,
+    /// Calls that wait for their answers.
+    pub(crate) calls: OpenCalls,
     /// A whole frame has arrived: the peer is what we think it is.
     pub(crate) proven: bool,
     /// Calls that timed out since anything arrived.
@@ -175,9 +170,7 @@ impl Session {
             closing: false,
             in_flight: 0,
             in_flight_bytes: 0,
-            calls: VecDeque::new(),
-            first_call: 1,
-            open_calls: 0,
+            calls: OpenCalls::new(),
             proven: false,
             silent_timeouts: 0,
             watcher: None,
@@ -215,48 +208,21 @@ impl Session {
         self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
     }
 
-    /// The number of the next call, which must be entered with [`Self::enter_call`] at once.
-    pub(crate) fn next_call(&self) -> u64 {
-        self.first_call + self.calls.len() as u64
-    }
-
-    pub(crate) fn enter_call(&mut self, slot: u32) {
-        self.calls.push_back(slot);
-        if slot != NO_CALL {
-            self.open_calls += 1;
-        }
-        self.trim_calls();
-    }
-
     /// Takes the slot of a call out; `None` when it has ended already or never was. In `THFT` only the low 32 bits
     /// of the number travel.
+    #[inline]
     pub(crate) fn end_call(&mut self, number: u64) -> Option<u32> {
-        let at = match &self.side {
+        match &self.side {
             Side::Called(key) if key.protocol == Protocol::Thft => {
-                u64::from((number as u32).wrapping_sub(self.first_call as u32))
+                self.calls.end_short(number as u32)
             }
-            _ => number.wrapping_sub(self.first_call),
-        };
-        let slot = self.calls.get_mut(usize::try_from(at).ok()?)?;
-        let found = std::mem::replace(slot, NO_CALL);
-        if found == NO_CALL {
-            return None;
-        }
-        self.open_calls -= 1;
-        self.trim_calls();
-        Some(found)
-    }
-
-    fn trim_calls(&mut self) {
-        while self.calls.front() == Some(&NO_CALL) {
-            self.calls.pop_front();
-            self.first_call += 1;
+            _ => self.calls.end(number),
         }
     }
 
     /// Whether the peer owes us nothing and we owe it nothing.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.in_flight == 0 && self.open_calls == 0 && self.queue.is_empty()
+        self.in_flight == 0 && self.calls.open() == 0 && self.queue.is_empty()
     }
 
     /// Bytes that wait to leave.
@@ -266,57 +232,6 @@ impl Session {
 
     /// Memory held for this connection beyond the structure itself, in bytes.
     pub(crate) fn memory(&self) -> usize {
-        self.input.capacity()
-            + self.unsent.bytes()
-            + self.queue.memory()
-            + self.calls.capacity() * 4
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn session(protocol: Protocol) -> Session {
-        let peer: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let side = Side::Called(PeerKey::new(peer, protocol));
-        Session::new(side, State::Open, peer, 1 << 20, Mono::from_nanos(1))
-    }
-
-    #[test]
-    fn calls_end_once_in_any_order() {
-        for protocol in [Protocol::Thft, Protocol::Rdsn] {
-            let mut s = session(protocol);
-            let numbers: Vec<u64> = (0..5)
-                .map(|slot| {
-                    let number = s.next_call();
-                    s.enter_call(slot);
-                    number
-                })
-                .collect();
-            assert_eq!(s.end_call(numbers[3]), Some(3));
-            assert_eq!(s.end_call(numbers[3]), None);
-            assert_eq!(s.end_call(numbers[0]), Some(0));
-            assert_eq!(s.end_call(numbers[0]), None, "before the window");
-            assert_eq!(s.end_call(numbers[4] + 1), None, "behind the window");
-            assert_eq!(s.open_calls, 3);
-            for at in [1, 2, 4] {
-                assert_eq!(s.end_call(numbers[at]), Some(at as u32));
-            }
-            assert!(s.calls.is_empty());
-            assert_eq!(s.next_call(), numbers[4] + 1);
-        }
-    }
-
-    #[test]
-    fn thft_numbers_wrap_at_32_bits() {
-        let mut s = session(Protocol::Thft);
-        s.first_call = u64::from(u32::MAX);
-        s.enter_call(7);
-        let second = s.next_call();
-        s.enter_call(8);
-        assert_eq!(second, 1 << 32);
-        assert_eq!(s.end_call(0), Some(8));
-        assert_eq!(s.end_call(u64::from(u32::MAX)), Some(7));
+        self.input.capacity() + self.unsent.bytes() + self.queue.memory() + self.calls.memory()
     }
 }

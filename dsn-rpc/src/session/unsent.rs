@@ -33,6 +33,12 @@ impl UnsentQueue {
         self.bytes
     }
 
+    /// Frames.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
     /// Adds a frame at its place: mostly the last, unless an injected delay has held it back.
     pub(crate) fn add(&mut self, unsent: Unsent) {
         self.bytes += unsent.frame.len();
