@@ -6,7 +6,9 @@
 use dsn_core::app::{AppError, AppHost, ServiceApp};
 use dsn_core::disk::{Disk, OpenMode, SyncMode, read_file};
 use dsn_core::exec::{Addr, Ctx, Resident, WorkerId};
-use dsn_core::sim::{FaultClass, NodeId, NodeSpec, NodeState, PlanSpec, Sim, SimDisk, SimOptions};
+use dsn_core::sim::{
+    DiskFault, FaultClass, NodeId, NodeSpec, NodeState, PlanSpec, Sim, SimDisk, SimOptions,
+};
 use dsn_core::time::{Mono, Wall};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -192,6 +194,22 @@ fn a_full_disk_says_so_and_loses_nothing() {
     assert_eq!(get(&disk, "/a").as_deref(), Some("before"));
     disk.set_capacity(1 << 30);
     file.write_at(0, &[vec![1; 10_000].into()]).unwrap();
+}
+
+#[test]
+fn one_disk_of_several_may_be_full() {
+    let disk = SimDisk::standalone(1);
+    for dir in ["/one", "/other"] {
+        disk.create_dir_all(Path::new(dir)).unwrap();
+    }
+    let fault = disk.add_fault(DiskFault::Full { path: "/other/".to_owned() });
+    put(&disk, "/one/a", "kept", true);
+    let other = disk.open(Path::new("/other/a"), OpenMode::CreateNew).unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::StorageFull);
+    let room = |dir: &str| disk.space(Path::new(dir)).unwrap().available;
+    assert!(room("/one") > 0 && room("/other") == 0);
+    disk.remove_fault(fault);
+    put(&disk, "/other/a", "kept", true);
 }
 
 #[test]

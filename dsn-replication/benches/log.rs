@@ -141,7 +141,7 @@ impl ReplaySink for Deaf {
     fn ballot(&mut self, _: Gpid, _: Ballot) {}
     fn truncate(&mut self, _: Gpid, _: Decree) {}
     fn lost(&mut self, _: Gpid, _: Decree, _: u64) {}
-    fn gap(&mut self, _: u64) {}
+    fn gap(&mut self, _: std::ops::Range<u64>) {}
     fn summary(&mut self, _: Gpid, _: Decree, _: u64) {}
 }
 

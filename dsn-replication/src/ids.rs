@@ -14,6 +14,8 @@ impl Decree {
     pub const ZERO: Self = Self(0);
     /// No decree at all.
     pub const NONE: Self = Self(-1);
+    /// No limit.
+    pub const MAX: Self = Self(i64::MAX);
 
     /// The one after this.
     #[must_use]

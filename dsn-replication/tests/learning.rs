@@ -189,8 +189,8 @@ fn learners_of_checkpoints_take_turns_and_keep_to_the_rate() {
     assert!(together[0] > seconds(8), "the disk is shared: {together:?}");
 }
 
-/// To describe a checkpoint, all of it is read. That may take longer than the learner waits for an answer: it asks again
-/// and is told to wait, and what was begun is not begun anew.
+/// To describe a checkpoint, all of it is read. That may take longer than the learner waits for an answer: it asks
+/// again and is told to wait, and what was begun is not begun anew.
 #[test]
 fn a_checkpoint_that_takes_long_to_describe_is_learned_at_the_first_attempt() {
     let mut world = World::without_the_last(5, 1, "");
@@ -198,7 +198,7 @@ fn a_checkpoint_that_takes_long_to_describe_is_learned_at_the_first_attempt() {
     world.cluster.run_for(Duration::from_secs(5));
     world.lose(0);
     let survivors = [1, 2].map(|server| world.cluster.server(server));
-    let slow = DiskFault::Slow { factor: SLOW };
+    let slow = DiskFault::Slow { factor: SLOW, path: String::new() };
     let disks = survivors.map(|id| world.cluster.sim().disk(id));
     let faults = disks.each_ref().map(|disk| disk.add_fault(slow.clone()));
     world.cluster.start_server(3);
@@ -298,6 +298,65 @@ fn what_was_on_a_broken_disk_is_learned_anew_onto_another() {
         world.run_until_whole(Duration::from_secs(60));
         assert_eq!((dirs(&mut world, 1, "/data"), dirs(&mut world, 1, "/data2")), ((4, 0), (0, 2)));
         world.append(1);
+        world.cluster.finish();
+    }
+}
+
+/// The directory of the first partition's replica on a server, and the data directory it is in.
+fn place(world: &mut World, server: usize) -> Option<(&'static str, String)> {
+    let id = world.cluster.server(server);
+    ["/data", "/data2"].into_iter().find_map(|data| {
+        let base = format!("{data}/replica/reps");
+        let found = world.cluster.sim().disk(id).names(Path::new(&base));
+        let name =
+            found.into_iter().find(|name| name.starts_with("1.0.") && !name.ends_with(".gar"))?;
+        Some((data, format!("{base}/{name}")))
+    })
+}
+
+/// One replica, and nothing else of its data directory, cannot be read or written any more: after a while it is learned
+/// anew, in another data directory where there is one, though no other server could take its place.
+#[test]
+fn a_replica_that_its_disk_refuses_for_good_is_learned_anew() {
+    for data_dirs in [1, 2] {
+        let mut world = World::of((3, data_dirs), 6, 2, "", true);
+        world.append(1);
+        let broken = (0..3).find(|n| world.groups()[0].0 != *n).expect("a secondary");
+        let (data, dir) = place(&mut world, broken).expect("it has one");
+        let node = world.cluster.server(broken);
+        let faults = [DiskOp::Read, DiskOp::Write].map(|op| {
+            let fault = DiskFault::Fail { op, one_in: 1, path: format!("{dir}/") };
+            world.cluster.sim().disk(node).add_fault(fault)
+        });
+        world.append(1);
+        world.cluster.run_for(Duration::from_secs(20));
+        let members = |world: &mut World| {
+            let counts: Vec<usize> =
+                world.groups().iter().map(|(_, others)| others.len()).collect();
+            counts
+        };
+        assert_eq!(members(&mut world), [1, 2], "the other partition is well");
+        assert_eq!(dirs(&mut world, broken, data).1, 0, "it may come back");
+        // What is wrong is in the old files, not in those that come.
+        for _ in 0..600 {
+            if dirs(&mut world, broken, data).1 > 0 {
+                break;
+            }
+            world.cluster.run_for(Duration::from_millis(100));
+        }
+        assert!(dirs(&mut world, broken, data).1 > 0, "it is put aside");
+        for fault in faults {
+            world.cluster.sim().disk(node).remove_fault(fault);
+        }
+        let took = world.run_until_whole(Duration::from_secs(120));
+        println!("whole again after {took:?}");
+        let (now, _) = place(&mut world, broken).expect("it has another");
+        assert_eq!(now != data, data_dirs > 1, "{now}");
+        world.append(1);
+        world.cluster.kill_server(broken);
+        world.cluster.run_for(Duration::from_secs(1));
+        world.cluster.start_server(broken);
+        world.run_until_whole(Duration::from_secs(60));
         world.cluster.finish();
     }
 }

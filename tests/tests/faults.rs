@@ -192,7 +192,7 @@ fn clocks_jump_and_drift() {
 /// Row "ENOSPC", scenario 12, bugs 19 and 32: a full disk of any member, and room again.
 #[test]
 fn a_full_disk_costs_nothing_and_heals() {
-    let full = |node: &str, ms| Fault::DiskFull { node: node.to_owned(), ms };
+    let full = |node: &str, ms| Fault::DiskFull { node: node.to_owned(), path: String::new(), ms };
     for seed in [28, 29] {
         let faults =
             SERVERS.into_iter().zip(0..).map(|(node, n)| (2_000 + n * 9_000, full(node, 6_000)));
@@ -234,8 +234,14 @@ fn a_member_whose_log_failed_is_opened_once() {
 /// Row "slow disk, stuck disk": the member is replaced after its time, the group goes on.
 #[test]
 fn a_stuck_disk_does_not_hold_up_its_groups() {
-    let stuck = |node: &str| Fault::DiskStuck { node: node.to_owned(), ms: 8_000 };
-    let slow = |node: &str| Fault::DiskSlow { node: node.to_owned(), factor: 100, ms: 10_000 };
+    let stuck =
+        |node: &str| Fault::DiskStuck { node: node.to_owned(), path: String::new(), ms: 8_000 };
+    let slow = |node: &str| Fault::DiskSlow {
+        node: node.to_owned(),
+        factor: 100,
+        path: String::new(),
+        ms: 10_000,
+    };
     holds(&with(
         story(35),
         [(2_000, stuck(SERVERS[0])), (14_000, stuck(SERVERS[1])), (25_000, slow(SERVERS[2]))],

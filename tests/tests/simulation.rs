@@ -6,12 +6,13 @@ use cluster_tests::onebox::repository;
 use cluster_tests::simulation::cuts::{self, Cut, Victim};
 use cluster_tests::simulation::plan::GROUP_FAULTS_MIN;
 use cluster_tests::simulation::planted::BUGS;
+use cluster_tests::simulation::shape::data_dirs;
 use cluster_tests::simulation::{
     RunReport, SHRINK_STEPS_FACTOR, draw, draw_group, run, run_within, shrink_failure,
 };
 use cluster_tests::tell;
-use dsn_core::sim::{Scenario, StepKind};
-use std::collections::BTreeSet;
+use dsn_core::sim::{DiskOp, Fault, Scenario, StepKind, TimedFault};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -65,7 +66,7 @@ fn seeds_have_no_violation_and_repeat_exactly() {
     assert!(quarantined > 0, "stored bytes were damaged, and it was noticed");
 }
 
-/// Groups of three on three to five servers; every tenth seed twice.
+/// Groups of three on three to five servers with one to three disks; every tenth seed twice.
 #[test]
 fn groups_have_no_violation() {
     let runs = on_threads(&(0..GROUP_SEEDS).collect::<Vec<_>>(), |seed| {
@@ -97,6 +98,44 @@ fn groups_have_no_violation() {
     assert!(acked > 1000 * GROUP_SEEDS / 10, "the clients worked");
     assert!(compared > 1000 * GROUP_SEEDS, "members were compared");
     assert!(images > GROUP_SEEDS, "and what they had in the end");
+}
+
+/// Half of the seeds give their servers several disks; half of the faults of such a disk leave the others alone.
+#[test]
+fn groups_have_one_disk_or_several_and_faults_strike_one_or_all() {
+    let (mut servers, mut faults) = (BTreeMap::new(), [0_u64; 2]);
+    for seed in 0..GROUP_SEEDS {
+        let mut scenario = draw_group(seed);
+        let dirs = data_dirs(&scenario);
+        *servers.entry(dirs.len()).or_insert(0) += 1;
+        for timed in &mut scenario.faults {
+            let of_meta = timed.fault.nodes().contains(&"meta");
+            let Some(path) = timed.fault.path_mut() else { continue };
+            let aimed = dirs.iter().any(|dir| path.starts_with(&format!("{dir}/")));
+            assert!(!aimed || dirs.len() > 1 && !of_meta, "seed {seed}: {path}");
+            if dirs.len() > 1 && !of_meta {
+                faults[usize::from(aimed)] += 1;
+            }
+        }
+    }
+    tell!("servers by disks: {servers:?}; {} faults of all disks, {} of one", faults[0], faults[1]);
+    assert!(servers[&1] > GROUP_SEEDS * 2 / 5 && servers[&2].min(servers[&3]) > GROUP_SEEDS / 5);
+    assert!(faults[0].min(faults[1]) > 2 * (faults[0] + faults[1]) / 5);
+}
+
+/// Servers with three disks each: what is on them is served, and two of them come back from a failure of the third.
+#[test]
+fn a_disk_of_several_fails() {
+    let mut scenario = Scenario::quiet(9, Duration::from_secs(40));
+    let shape = [("cluster.servers", 3), ("cluster.copies", 3), ("cluster.data_dirs", 3)];
+    scenario.knobs.extend(shape.map(|(name, value)| (name.to_owned(), value)));
+    for (at_ms, op) in [(5_000, DiskOp::Write), (15_000, DiskOp::Read)] {
+        let (node, path) = ("replica1".to_owned(), "/data2/".to_owned());
+        let fault = Fault::DiskFail { node, op, one_in: 1, path, ms: 8_000 };
+        scenario.faults.push(TimedFault { at_ms, fault });
+    }
+    let report = twice(&scenario);
+    assert!(report.acked > 1000 && report.images > 4, "{} and {}", report.acked, report.images);
 }
 
 /// Three replica servers with a copy of some partitions each.

@@ -42,12 +42,28 @@ pub enum Fault {
     DiskFail { node: String, op: DiskOp, one_in: u64, path: String, ms: u64 },
     /// Syncs do nothing and report success.
     DiskLie { node: String, path: String, ms: u64 },
-    /// The disk is slow.
-    DiskSlow { node: String, factor: u64, ms: u64 },
-    /// The disk answers nothing for a while.
-    DiskStuck { node: String, ms: u64 },
-    /// The disk is full for a while.
-    DiskFull { node: String, ms: u64 },
+    /// The disk is slow, for files whose path contains `path`.
+    DiskSlow {
+        node: String,
+        factor: u64,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        path: String,
+        ms: u64,
+    },
+    /// The disk answers nothing for a while about files whose path contains `path`.
+    DiskStuck {
+        node: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        path: String,
+        ms: u64,
+    },
+    /// The disk is full for a while, for files whose path contains `path`.
+    DiskFull {
+        node: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        path: String,
+        ms: u64,
+    },
     /// A bit flips in some files whose path contains `path`, before their last `spare` bytes.
     BitFlip {
         node: String,
@@ -246,9 +262,11 @@ impl PlanSpec {
             FaultClass::SyncFail => {
                 Fault::DiskFail { node, op: DiskOp::Sync, one_in: rng.range(1, 20), path, ms }
             }
-            FaultClass::DiskSlow if half => Fault::DiskStuck { node, ms },
-            FaultClass::DiskSlow => Fault::DiskSlow { node, factor: rng.range(2, 100), ms },
-            FaultClass::DiskFull => Fault::DiskFull { node, ms },
+            FaultClass::DiskSlow if half => Fault::DiskStuck { node, path: String::new(), ms },
+            FaultClass::DiskSlow => {
+                Fault::DiskSlow { node, factor: rng.range(2, 100), path: String::new(), ms }
+            }
+            FaultClass::DiskFull => Fault::DiskFull { node, path: String::new(), ms },
             FaultClass::BitFlip => {
                 let (path, spare) = rng.pick(&self.flips).cloned().unwrap_or_default();
                 Fault::BitFlip { node, path, files: rng.range(1, 2) as usize, spare }
@@ -402,13 +420,17 @@ impl Sim {
             Fault::DiskLie { path, ms, .. } => {
                 self.disk_fault(id, DiskFault::Lie { path: path.clone() }, *ms);
             }
-            Fault::DiskSlow { factor, ms, .. } => {
-                self.disk_fault(id, DiskFault::Slow { factor: *factor }, *ms);
+            Fault::DiskSlow { factor, path, ms, .. } => {
+                let fault = DiskFault::Slow { factor: *factor, path: path.clone() };
+                self.disk_fault(id, fault, *ms);
             }
-            Fault::DiskStuck { ms: length, .. } => {
-                self.disk_fault(id, DiskFault::Stuck { limit: ms(*length) }, *length);
+            Fault::DiskStuck { path, ms: length, .. } => {
+                let fault = DiskFault::Stuck { limit: ms(*length), path: path.clone() };
+                self.disk_fault(id, fault, *length);
             }
-            Fault::DiskFull { ms, .. } => self.disk_fault(id, DiskFault::Full, *ms),
+            Fault::DiskFull { path, ms, .. } => {
+                self.disk_fault(id, DiskFault::Full { path: path.clone() }, *ms);
+            }
             Fault::WriteBack { .. } => self.disk(id).write_back(),
             Fault::BitFlip { path, files, spare, .. } => {
                 let now = self.now().as_nanos() as u64;
@@ -487,6 +509,19 @@ impl Fault {
             | Self::BitFlip { .. }
             | Self::WriteBack { .. }
             | Self::WallStep { .. } => None,
+        }
+    }
+
+    /// The part of paths that it is about, where it is about files of a node.
+    pub fn path_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::DiskFail { path, .. }
+            | Self::DiskLie { path, .. }
+            | Self::DiskSlow { path, .. }
+            | Self::DiskStuck { path, .. }
+            | Self::DiskFull { path, .. }
+            | Self::BitFlip { path, .. } => Some(path),
+            _ => None,
         }
     }
 

@@ -40,8 +40,8 @@ const BLOCK: usize = 1 << 20;
 /// Bytes of a file after which what was copied of it is synced.
 const SYNC_EVERY: u64 = 4 << 20;
 
-/// How long an answer of the primary is waited for before it is asked again. A large checkpoint takes longer to describe:
-/// all of it is read.
+/// How long an answer of the primary is waited for before it is asked again. A large checkpoint takes longer to
+/// describe: all of it is read.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a primary is asked at most: for hours.

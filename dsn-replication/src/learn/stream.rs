@@ -24,8 +24,8 @@ pub struct Chunk {
 }
 
 /// Reads the mutations after `after`, none beyond `upto` (the primary's commit point), until they have `bytes_max`
-/// bytes; at least one, if there is any. `position` is where the last chunk ended, or 0. With `proof`, nothing is handed
-/// out unless the mutation `after` itself is there and has this fingerprint. Blocks.
+/// bytes; at least one, if there is any. `position` is where the last chunk ended, or 0. With `proof`, nothing is
+/// handed out unless the mutation `after` itself is there and has this fingerprint. Blocks.
 ///
 /// # Errors
 /// Of the log. A log that begins later, or has another history, gives an empty chunk.

@@ -35,7 +35,12 @@ impl SharedLog {
     /// before position `floor`.
     pub fn register(&self, gpid: Gpid, durable: Decree, floor: u64, ballot: Ballot) {
         let needs = Needs { durable, floor, ballot, reader: None };
-        self.state.lock().replicas.insert(gpid, needs);
+        let mut state = self.state.lock();
+        // What a former replica has written is not summed up for this one.
+        if state.current.spans.get(&gpid).is_some_and(|span| span.last < floor) {
+            state.current.spans.remove(&gpid);
+        }
+        state.replicas.insert(gpid, needs);
     }
 
     /// A replica has put its ballot on record elsewhere.

@@ -53,12 +53,12 @@ pub trait ReplaySink {
     fn record(&mut self, record: Record);
     /// All mutations of the replica so far with this decree or a higher one are void.
     fn truncate(&mut self, gpid: Gpid, from: Decree);
-    /// The log knows a ballot of the replica, in what need not be read as well.
+    /// The log knows a ballot of the replica; told of marks, and of what need not be read, as well.
     fn ballot(&mut self, gpid: Gpid, ballot: Ballot);
     /// The record of this decree is missing here.
     fn lost(&mut self, gpid: Gpid, decree: Decree, position: u64);
-    /// Records of anybody may be missing somewhere behind this position.
-    fn gap(&mut self, position: u64);
+    /// Records of anybody that began somewhere in this range may be missing.
+    fn gap(&mut self, range: Range<u64>);
     /// Up to here, nothing of the replica was written beyond decree `max`; `position` is where that is written.
     fn summary(&mut self, gpid: Gpid, max: Decree, position: u64);
 }
@@ -132,7 +132,7 @@ impl Chain {
             && before.position >= next
         {
             if before.position != next && before.position != first {
-                sink.gap(next);
+                sink.gap(next..before.position);
             }
             sink.lost(before.gpid, before.decree, before.position);
             self.damaged = true;
@@ -330,7 +330,7 @@ impl Opening<'_> {
         let mut gaps = gaps.into_iter().peekable();
         for (n, each) in found.iter_mut().enumerate() {
             while let Some(gap) = gaps.next_if(|gap| *gap <= each.segment.head.base) {
-                sink.gap(gap);
+                sink.gap(gap..each.segment.head.base);
             }
             if let Some(footer) = &each.footer
                 && !self.is_wanted(&each.segment.spans)
@@ -347,7 +347,7 @@ impl Opening<'_> {
             let path = each.segment.path.clone();
             self.read_one(each, n + 1 == count, sink).map_err(|e| LogError::io(path, e))?;
         }
-        gaps.for_each(|gap| sink.gap(gap));
+        gaps.for_each(|gap| sink.gap(gap..u64::MAX));
         Ok(())
     }
 
@@ -418,7 +418,7 @@ impl Opening<'_> {
                     }
                     self.chain.step(&header, first, sink);
                     good_end = scan.offset();
-                    if each.footer.is_none() {
+                    if each.footer.is_none() && !self.is_of_a_former_replica(&record) {
                         note(&mut segment.spans, &record.key, record.position);
                     }
                     self.deliver(record, sink);
@@ -438,6 +438,11 @@ impl Opening<'_> {
             self.sum_up(&each.segment.spans, footer.position, sink);
         }
         Ok(())
+    }
+
+    fn is_of_a_former_replica(&self, record: &Record) -> bool {
+        let start = self.wanted.get(&record.key.gpid);
+        start.is_some_and(|start| record.position < start.floor)
     }
 
     fn sum_up(&self, spans: &Spans, position: u64, sink: &mut dyn ReplaySink) {
@@ -473,10 +478,12 @@ impl Opening<'_> {
 
     fn deliver(&self, record: Record, sink: &mut dyn ReplaySink) {
         let Some(start) = self.wanted.get(&record.key.gpid) else { return };
-        if record.position < start.floor {
+        if self.is_of_a_former_replica(&record) {
             return;
         }
         let after = start.applied.next();
+        // A mark may be all that tells of a ballot, or what is applied.
+        sink.ballot(record.key.gpid, record.key.ballot);
         match record.key.kind {
             RecordKind::Mutation if record.key.decree >= after => sink.record(record),
             // What is applied has been written again since, if it was declared void at all.

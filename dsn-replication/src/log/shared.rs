@@ -226,6 +226,13 @@ impl SharedLog {
         self.check(&self.state.lock()).err()
     }
 
+    /// Whether the next file is being made. A log that has failed is not opened anew before that has ended: the file
+    /// would take the place of one of the new log's.
+    #[must_use]
+    pub fn is_making_spare(&self) -> bool {
+        self.state.lock().making_spare
+    }
+
     /// Whether the next file should be made now; claims the making of it for the caller.
     pub fn claim_spare(&self) -> bool {
         let mut state = self.state.lock();

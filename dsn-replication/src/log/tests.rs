@@ -60,7 +60,7 @@ impl ReplaySink for Ear {
         self.0.push(Told::Lost(gpid.partition_index, decree.0));
     }
 
-    fn gap(&mut self, _: u64) {
+    fn gap(&mut self, _: std::ops::Range<u64>) {
         self.0.push(Told::Gap);
     }
 
@@ -200,6 +200,50 @@ fn only_what_is_not_applied_and_not_of_a_former_replica_is_fed() {
     assert!(opened.log.end() > floor, "positions never go back");
 }
 
+/// How far the log says that replicas had come.
+#[derive(Default)]
+struct Sums(Vec<i64>);
+
+impl ReplaySink for Sums {
+    fn record(&mut self, _: Record) {}
+    fn ballot(&mut self, _: Gpid, _: Ballot) {}
+    fn truncate(&mut self, _: Gpid, _: Decree) {}
+    fn lost(&mut self, _: Gpid, _: Decree, _: u64) {}
+    fn gap(&mut self, _: std::ops::Range<u64>) {}
+    fn summary(&mut self, _: Gpid, max: Decree, _: u64) {
+        self.0.push(max.0);
+    }
+}
+
+/// A replica is replaced by one that has less; the segment that has the records of both is sealed in use, or by a
+/// restart.
+#[test]
+fn what_a_former_replica_wrote_is_not_summed_up() {
+    for seals in [true, false] {
+        let disk = MemDisk::new();
+        let (opened, _) = open_with(&disk, &options(Durability::Os), &[start(0)]).unwrap();
+        let log = opened.log;
+        let _ = append(&log, &[(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (0, 7)]).unwrap();
+        let floor = log.end();
+        log.register(gpid(0), Decree(2), floor, Ballot(1));
+        let _ = append(&log, &[(0, 3)]).unwrap();
+        for decree in (1..20).take_while(|_| seals && log.size().segments == 1) {
+            spare(&log);
+            let _ = append(&log, &[(1, decree)]).unwrap();
+        }
+        assert_eq!(log.size().segments, 1 + usize::from(seals));
+        drop(log);
+        let start = ReplicaStart { applied: Decree(2), durable: Decree(2), floor, ..start(0) };
+        let mut sums = Sums::default();
+        for _ in 0..2 {
+            let options = options(Durability::Os);
+            let disk = disk.shared();
+            SharedLog::open(&disk, Path::new(DIR), &options, (7, 1), &[start], &mut sums).unwrap();
+        }
+        assert!(!sums.0.is_empty() && sums.0.iter().all(|max| *max == 3), "{:?}", sums.0);
+    }
+}
+
 #[test]
 fn a_torn_end_is_cut_wherever_it_is_torn() {
     let disk = MemDisk::new();
@@ -326,6 +370,20 @@ fn a_failed_write_ends_the_log() {
     assert_eq!(told, [Told::Record(0, 1)]);
     assert!(opened.torn > 0);
     let _ = append(&opened.log, &[(0, 2)]).unwrap();
+}
+
+#[test]
+fn a_failed_log_tells_whether_a_file_of_it_is_being_made() {
+    let disk = MemDisk::new();
+    let (opened, _) = open(&disk);
+    let log = opened.log;
+    for decree in 1..10 {
+        let _ = append(&log, &[(0, decree)]).unwrap();
+    }
+    assert!(log.claim_spare());
+    disk.fail_writes(true);
+    assert!(append(&log, &[(0, 10)]).is_err() && log.is_making_spare());
+    assert!(log.make_spare(1).is_err() && !log.is_making_spare());
 }
 
 /// A batch goes from log to log: what one has refused must not reach another.

@@ -9,6 +9,8 @@ use crate::wire::config::{AppInfo, ConfigType};
 use dsn_rpc::error_code::ErrorCode;
 use std::time::Duration;
 
+mod restarts;
+
 /// A whole group: its primary and its two secondaries.
 fn whole(seed: u64) -> (World, usize, [usize; 2]) {
     let mut world = World::new(seed);

@@ -93,10 +93,16 @@ impl Replica {
     }
 
     fn adopt(&mut self, from: Node, prepare: &Prepare, log: &mut LogBatch) {
+        let inherits = match &self.role {
+            Role::Learner(follow) if prepare.attempt != 0 => follow.inherits.max(follow.taken),
+            // A member has acknowledged it.
+            _ => Decree::MAX,
+        };
         let follow = Follow {
             primary: from,
             attempt: prepare.attempt,
             taken: Decree::ZERO,
+            inherits,
             seq: 0,
             owes: false,
         };
@@ -136,15 +142,20 @@ impl Replica {
             _ => {}
         }
         let given_up = self.give_up();
-        let follow = Follow { primary: from, attempt, taken: Decree::ZERO, seq: 0, owes: false };
-        // What came from this very primary stays. (It also keeps the log's word good: a record that is on its way there
-        // must not be taken for a later one of the same ballot and decree.)
-        let mine = match ballot == self.ballot {
+        let same_ballot = ballot == self.ballot;
+        let mine = match same_ballot {
             true => self.find_taken(),
             false if planted::has("learner_keeps_undecided") => self.prepared,
             false => self.committed,
         };
-        let keep = mine.max(self.decided.min(self.prepared));
+        let inherits = mine.max(self.decided.min(self.prepared));
+        // What came from this very primary stays, though what is before it stands under an older ballot: it was decided
+        // once, and the log need not tell. The invitation may be a copy that comes after a restart, and all of it may
+        // have been acknowledged. (It also keeps the log's word good: a record that is on its way there must not be
+        // taken for a later one of the same ballot and decree.)
+        let keep = if same_ballot { inherits.max(self.newest_of_ballot()) } else { inherits };
+        let taken = Decree::ZERO;
+        let follow = Follow { primary: from, attempt, taken, inherits, seq: 0, owes: false };
         self.follow(ballot, keep, follow, log);
         Ok(given_up)
     }
@@ -225,17 +236,26 @@ impl Replica {
         taken
     }
 
+    /// The highest decree that is held under the ballot in force, whatever is before it.
+    fn newest_of_ballot(&self) -> Decree {
+        let newest = self.window.iter().rev().find(|entry| entry.mutation.ballot == self.ballot);
+        newest.map_or(Decree::NONE, |entry| entry.mutation.decree)
+    }
+
     /// Decides what the primary says is decided, as far as it is logged here. What stands under an older ballot was
-    /// logged then, and is what was decided: a member has acknowledged it.
+    /// logged then, and is what was decided, as far as [`Follow::inherits`] goes.
     pub(super) fn commit_following(&mut self) {
-        if !matches!(self.role, Role::Secondary(_) | Role::Learner(_)) {
-            return;
-        }
+        let (Role::Secondary(follow) | Role::Learner(follow)) = &self.role else { return };
+        let inherits = follow.inherits;
         while self.committed < self.decided {
             let next = self.committed.next();
             let entry = self.place(next).and_then(|index| self.window.get(index));
             let Some(entry) = entry else { break };
-            if entry.mutation.ballot == self.ballot && next > self.logged {
+            let counts = match entry.mutation.ballot == self.ballot {
+                true => next <= self.logged,
+                false => next <= inherits,
+            };
+            if !counts {
                 break;
             }
             self.committed = next;

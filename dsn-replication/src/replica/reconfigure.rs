@@ -128,7 +128,8 @@ impl Replica {
         // Whoever has more than this primary has another history.
         if position > prepared || differs || !told {
             if position > prepared || differs {
-                tracing::warn!(gpid = %self.gpid, learner = %node, %position, %prepared, "a learner has another history");
+                let gpid = self.gpid;
+                tracing::warn!(%gpid, learner = %node, %position, %prepared, "a learner has another history");
             }
             *progress = Progress::Copying { from: Decree::NONE };
             // What follows the checkpoint is in the log.

@@ -91,6 +91,8 @@ impl Recovered {
 pub struct Recovery {
     gpid: Gpid,
     codes: Arc<CodeTable>,
+    /// Where it begins in the log.
+    floor: u64,
     /// Everything up to here is in the state machine or has been handed out.
     decided: Decree,
     /// Everything up to here is decided, says the log, though something may be missing.
@@ -113,12 +115,19 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// A replica whose state machine has everything up to `applied`, and which is known to have used `ballot`.
+    /// A replica whose state machine has everything up to `applied`, and which is known to have used `ballot`. What the
+    /// log has before position `floor` is a former replica's.
     #[must_use]
-    pub fn new(gpid: Gpid, applied: Decree, ballot: Ballot, codes: Arc<CodeTable>) -> Self {
+    pub fn new(
+        gpid: Gpid,
+        applied: Decree,
+        (floor, ballot): (u64, Ballot),
+        codes: Arc<CodeTable>,
+    ) -> Self {
         Self {
             gpid,
             codes,
+            floor,
             decided: applied,
             claimed: applied,
             broken: None,
@@ -188,7 +197,9 @@ impl Recovery {
         self.ballot = self.ballot.max(ballot);
     }
 
-    /// The log voids what it has from `from` on.
+    /// The log voids what it has from `from` on. No mark stands behind a record of a higher ballot than its own, which
+    /// it would have to spare: a replica's ballot never goes down while it writes, its marks have it, and a restart
+    /// goes on from the highest that the log tells, those of marks included.
     pub fn truncate(&mut self, from: Decree) {
         if from <= self.decided {
             return self.distrust(Untrusted::Voided(from));
@@ -206,20 +217,27 @@ impl Recovery {
 
     /// The log lacks a record.
     pub fn lost(&mut self, decree: Decree, position: u64) {
-        if decree > self.decided {
+        if decree > self.decided && position >= self.floor {
             self.broken = Some(self.broken.map_or(position, |first| first.min(position)));
             self.lost.insert(decree, position);
         }
     }
 
-    /// The log may lack anything here.
-    pub fn gap(&mut self, position: u64) {
+    /// The log may lack anything that began here.
+    pub fn gap(&mut self, range: Range<u64>) {
+        if range.end <= self.floor {
+            return;
+        }
+        let position = range.start.max(self.floor);
         self.gap.get_or_insert(position);
         self.broken = Some(self.broken.map_or(position, |first| first.min(position)));
     }
 
     /// The log says how far it had the replica.
     pub fn summary(&mut self, max: Decree, position: u64) {
+        if position < self.floor {
+            return;
+        }
         self.gap = None;
         if max > self.known.0 {
             self.known = (max, position);
@@ -331,7 +349,7 @@ mod tests {
 
     fn recovery(applied: i64) -> Recovery {
         let codes = Arc::new(CodeTable::default());
-        Recovery::new(Gpid::new(1, 1), Decree(applied), Ballot::ZERO, codes)
+        Recovery::new(Gpid::new(1, 1), Decree(applied), (0, Ballot::ZERO), codes)
     }
 
     fn fed(applied: i64, records: &[(i64, i64, i64)]) -> Recovery {
@@ -415,19 +433,37 @@ mod tests {
     #[test]
     fn a_gap_clears_who_is_seen_behind_it() {
         let mut silent = fed(0, &[(1, 1, 0)]);
-        silent.gap(150);
+        silent.gap(150..200);
         assert_eq!(silent.finish(None), Err(Untrusted::Gap(150)));
         let mut seen = fed(0, &[(1, 1, 0)]);
-        seen.gap(150);
+        seen.gap(150..200);
         seen.record(&record(1, 2, 1));
         assert!(seen.finish(None).is_ok());
         let mut summed = fed(0, &[(1, 1, 0)]);
-        summed.gap(150);
+        summed.gap(150..200);
         summed.summary(Decree(1), 500);
         assert!(summed.finish(None).is_ok());
         let mut torn = fed(0, &[(1, 1, 0)]);
-        torn.gap(150);
+        torn.gap(150..200);
         assert!(torn.finish(Some(150..u64::MAX)).unwrap().damaged);
+    }
+
+    #[test]
+    fn what_is_missing_of_a_former_replica_does_not_matter() {
+        let codes = Arc::new(CodeTable::default());
+        let new = |range: Range<u64>| {
+            let mut new =
+                Recovery::new(Gpid::new(1, 1), Decree(9), (150, Ballot::ZERO), codes.clone());
+            new.gap(range);
+            new.finish(None)
+        };
+        assert!(new(50..150).is_ok());
+        assert_eq!(new(50..151), Err(Untrusted::Gap(150)), "it may have lost its first record");
+        assert_eq!(new(160..u64::MAX), Err(Untrusted::Gap(160)));
+        let mut former = Recovery::new(Gpid::new(1, 1), Decree(9), (150, Ballot::ZERO), codes);
+        former.lost(Decree(11), 149);
+        former.summary(Decree(11), 149);
+        assert!(former.finish(None).is_ok());
     }
 
     #[test]

@@ -65,6 +65,9 @@ pub struct Follow {
     pub attempt: i64,
     /// Everything up to here was taken from this primary, or is decided.
     pub taken: Decree,
+    /// What stands here under an older ballot is what was decided, up to this decree. Beyond it a learner waits until
+    /// its primary sends it: an older version may stand in for one that a power loss has taken.
+    pub inherits: Decree,
     /// Of the newest prepare that was looked at.
     pub seq: u64,
     /// The primary is owed an acknowledgement.

@@ -69,9 +69,11 @@ impl ReplicaStub {
             return;
         }
         if self.held(gpid).is_none() {
-            let then = move |stub: &mut Self, ctx: &mut Ctx<'_>| stub.learn(ctx, lesson);
-            // Its ballot is the primary's only when it has taken something from it.
-            return self.create(ctx, gpid, info, Ballot::ZERO, then);
+            return self.give_up_refused(ctx, gpid, move |stub, ctx, avoid| {
+                let then = move |stub: &mut Self, ctx: &mut Ctx<'_>| stub.learn(ctx, lesson);
+                // Its ballot is the primary's only when it has taken something from it.
+                stub.create(ctx, (gpid, info, Ballot::ZERO), avoid, then);
+            });
         }
         self.learn(ctx, lesson);
     }

@@ -40,12 +40,13 @@ use crate::worker_log::WorkerLogs;
 use copies::{Copies, CopyOptions};
 use dsn_core::exec::{Addr, BlockingCtx, Ctx, Place, Resident};
 use dsn_core::node::StageId;
+use dsn_core::time::Mono;
 use dsn_rpc::ServiceTable;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use garbage::GarbageOptions;
 use open::{Opened, OpenedDir, open_dir};
-use repair::{DataDir, StubMetrics, UnservedMap};
+use repair::{DataDir, Pause, StubMetrics, UnservedMap};
 use space::SpaceOptions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -204,6 +205,8 @@ struct Held {
     info: AppInfo,
     dir: PathBuf,
     data_dir: usize,
+    /// What it was opened after, if its disk had refused it, and when it was.
+    refused: Option<(Pause, Mono)>,
 }
 
 /// See the module's header.
@@ -417,7 +420,7 @@ impl ReplicaStub {
         }));
         self.superseded(gpid);
         self.board.placement.insert(gpid, Placed { host, gate });
-        self.held.insert(gpid, Held { host, info, dir, data_dir });
+        self.held.insert(gpid, Held { host, info, dir, data_dir, refused: None });
     }
 
     fn rules(&self, info: &AppInfo, data_dir: usize) -> WriteRules {

@@ -147,10 +147,8 @@ struct Feeds {
 }
 
 impl Feeds {
-    fn with(&mut self, gpid: Gpid, position: u64, f: impl FnOnce(&mut Recovery)) {
-        if let Some(feed) = self.feeds.get_mut(&gpid)
-            && position >= feed.floor
-        {
+    fn with(&mut self, gpid: Gpid, f: impl FnOnce(&mut Recovery)) {
+        if let Some(feed) = self.feeds.get_mut(&gpid) {
             f(&mut feed.recovery);
         }
     }
@@ -166,26 +164,26 @@ impl ReplaySink for Feeds {
     }
 
     fn truncate(&mut self, gpid: Gpid, from: Decree) {
-        self.with(gpid, u64::MAX, |recovery| recovery.truncate(from));
+        self.with(gpid, |recovery| recovery.truncate(from));
     }
 
     fn ballot(&mut self, gpid: Gpid, ballot: Ballot) {
-        self.with(gpid, u64::MAX, |recovery| recovery.ballot(ballot));
+        self.with(gpid, |recovery| recovery.ballot(ballot));
     }
 
     fn lost(&mut self, gpid: Gpid, decree: Decree, position: u64) {
-        self.with(gpid, position, |recovery| recovery.lost(decree, position));
+        self.with(gpid, |recovery| recovery.lost(decree, position));
     }
 
-    fn gap(&mut self, position: u64) {
-        tracing::error!(position, "records of the mutation log may be missing");
-        for feed in self.feeds.values_mut().filter(|feed| position >= feed.floor) {
-            feed.recovery.gap(position);
+    fn gap(&mut self, range: Range<u64>) {
+        tracing::error!(position = range.start, "records of the mutation log may be missing");
+        for feed in self.feeds.values_mut() {
+            feed.recovery.gap(range.clone());
         }
     }
 
     fn summary(&mut self, gpid: Gpid, max: Decree, position: u64) {
-        self.with(gpid, position, |recovery| recovery.summary(max, position));
+        self.with(gpid, |recovery| recovery.summary(max, position));
     }
 }
 
@@ -370,7 +368,7 @@ fn open_one(
         recovery: Recovery::new(
             gpid,
             machine.last_applied(),
-            Ballot(init.init_ballot),
+            (init.init_offset_in_private_log, Ballot(init.init_ballot)),
             codes.clone(),
         ),
         machine,

@@ -116,16 +116,16 @@ impl ReplicaStub {
         let info = proposal.info.clone();
         let ballot = Ballot(proposal.config.ballot);
         let then = move |stub: &mut Self, ctx: &mut Ctx<'_>| stub.ask_to_lead(ctx, proposal);
-        self.create(ctx, gpid, info, ballot, then);
+        self.create(ctx, (gpid, info, ballot), None, then);
     }
 
-    /// Makes an empty replica in the directory that has the fewest of its table, then of all; `then` goes on with it.
+    /// Makes an empty replica in the directory that has the fewest of its table, then of all; in the one to `avoid`
+    /// only if there is no other. `then` goes on with it.
     pub(super) fn create(
         &mut self,
         ctx: &mut Ctx<'_>,
-        gpid: Gpid,
-        info: AppInfo,
-        ballot: Ballot,
+        (gpid, info, ballot): (Gpid, AppInfo, Ballot),
+        avoid: Option<usize>,
         then: impl FnOnce(&mut Self, &mut Ctx<'_>) + Send + 'static,
     ) {
         let load = |index: usize| {
@@ -141,7 +141,7 @@ impl ReplicaStub {
             let dir = &self.dirs[*index];
             dir.usable().is_some() && !dir.is_full()
         });
-        let Some(index) = usable.min_by_key(|index| load(*index)) else {
+        let Some(index) = usable.min_by_key(|index| (Some(*index) == avoid, load(*index))) else {
             tracing::error!(%gpid, "no disk can take a new replica");
             return;
         };

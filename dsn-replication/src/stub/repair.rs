@@ -1,6 +1,8 @@
 //! What is on the disks and not served, and the way back without a restart of the process.
 //!
-//! * The disk refuses a replica, when it is opened or later: it is opened again after pauses that double.
+//! * The disk refuses a replica, when it is opened or later: it is opened again after pauses that double. When a minute
+//!   has not helped and its group wants to feed it, it is put aside and learned anew, in another data directory if
+//!   there is one. Nobody feeds the last replica of a group, which is waited for.
 //! * A data directory cannot be opened, or its log has failed: the same, with all that is in it. A failed log is not
 //!   written to again; a new one is begun behind it, and its replicas write out what they have in memory, because what
 //!   the failed log holds on the disk is unknown. One that stays shut is given up after a while: what was in it is
@@ -81,6 +83,17 @@ impl Pause {
         let length = (self.length * 2).min(PAUSE_MAX);
         Self { length, due: now + length }
     }
+
+    /// Of what is opened and has to be opened again: it grows when that was soon.
+    fn after(self, opened_at: Mono, now: Mono) -> Self {
+        let was_calm = now.saturating_since(opened_at) >= PAUSE_MAX;
+        if was_calm { Self::first(now) } else { self.next(now) }
+    }
+
+    /// Whether what waits for it may well come back soon.
+    fn is_short(&self) -> bool {
+        self.length < PAUSE_MAX
+    }
 }
 
 /// A replica that is on a disk and not served.
@@ -109,6 +122,8 @@ pub(super) struct DataDir {
     pause: Pause,
     opened_at: Mono,
     opening: bool,
+    /// The log before, which has failed; none of its files may be being made when the directory is opened again.
+    former_log: Option<Arc<SharedLog>>,
     /// What served its replicas before; must be gone before their files are opened again.
     former: Vec<Weak<dyn StateMachine>>,
     /// What was found when its disk was last looked at, and whether it counts as full.
@@ -124,6 +139,7 @@ impl DataDir {
             pause: Pause::first(now),
             opened_at: now,
             opening: false,
+            former_log: None,
             former: Vec::new(),
             space: None,
         }
@@ -136,7 +152,7 @@ impl DataDir {
 
     /// Whether it is shut, and may well be open again before what is in it would be copied from elsewhere.
     fn may_return(&self) -> bool {
-        self.log.is_none() && self.pause.length < PAUSE_MAX
+        self.log.is_none() && self.pause.is_short()
     }
 
     /// The log, if it takes anything.
@@ -179,19 +195,65 @@ pub(super) fn close_and_put_aside(
     dir: &Path,
 ) {
     machine.close(job);
+    put_unwanted_aside(job, gpid, log, dir);
+}
+
+/// Puts the directory of a replica that is not wanted, and not open, where it is kept for a while. Returns whether
+/// it is there.
+fn put_unwanted_aside(
+    job: &BlockingCtx<'_>,
+    gpid: Gpid,
+    log: Option<&SharedLog>,
+    dir: &Path,
+) -> bool {
     if let Some(log) = log {
         log.forget(gpid);
     }
-    if let Err(error) = layout::put_aside(&**job.disk(), dir, job.wall().unix_micros(), "gar") {
+    let aside = layout::put_aside(&**job.disk(), dir, job.wall().unix_micros(), "gar");
+    if let Err(error) = &aside {
         tracing::error!(%gpid, %error, dir = %dir.display(), "a replica that is not wanted stays");
     }
+    aside.is_ok()
 }
 
 impl ReplicaStub {
-    /// Whether a replica is on a disk that refuses it at present. A damaged one does not count: a group of several
-    /// makes another in its place.
+    /// Whether a replica is on a disk that refuses it at present, and may well be open again before what is in it
+    /// would be copied from elsewhere. A damaged one does not count: a group of several makes another in its place.
     pub(super) fn is_waiting(&self, gpid: Gpid) -> bool {
-        self.board.unserved.lock().get(&gpid).is_some_and(|each| each.pause.is_some())
+        let unserved = self.board.unserved.lock();
+        let Some(each) = unserved.get(&gpid) else { return false };
+        let in_use = each.former.as_ref().is_some_and(|former| former.strong_count() > 0);
+        each.pause.is_some_and(|pause| pause.is_short() || in_use)
+    }
+
+    /// Gives up a replica that its disk refuses, if there is one: its directory is put aside, if the disk takes that.
+    /// `then` goes on, with the data directory that is to be avoided.
+    pub(super) fn give_up_refused(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        gpid: Gpid,
+        then: impl FnOnce(&mut Self, &mut Ctx<'_>, Option<usize>) + Send + 'static,
+    ) {
+        let unserved = self.board.unserved.lock().get(&gpid).cloned();
+        let refused = unserved.filter(|each| each.pause.is_some());
+        let Some(Unserved { data_dir, dir, reason, .. }) = refused else {
+            return then(self, ctx, None);
+        };
+        tracing::error!(%gpid, dir = %dir.display(), reason, "a replica that its disk refuses is given up");
+        let log = self.dirs[data_dir].log.clone();
+        self.opening.insert(gpid, data_dir);
+        ctx.offload(
+            &LPC_OPEN_REPLICA,
+            move |job| put_unwanted_aside(job, gpid, log.as_deref(), &dir),
+            self.me,
+            move |stub, is_aside, ctx| {
+                stub.opening.remove(&gpid);
+                if is_aside {
+                    stub.superseded(gpid);
+                }
+                then(stub, ctx, Some(data_dir));
+            },
+        );
     }
 
     /// Whether a data directory is shut that will soon show what it holds. One that stays shut for longer than
@@ -321,9 +383,11 @@ impl ReplicaStub {
             Some(Some(error)) => self.shut_dir(ctx, index, &error),
             None => {
                 // What is being made, opened or closed in it belongs to its former life.
-                let busy = self.opening.values().any(|other| *other == index);
+                let busy = self.opening.values().any(|other| *other == index)
+                    || dir.former_log.as_ref().is_some_and(|log| log.is_making_spare());
                 if !busy && dir.pause.due.is_past(ctx.clock()) && are_gone(&dir.former) {
                     dir.former.clear();
+                    dir.former_log = None;
                     dir.opening = true;
                     self.open_dir_again(ctx, index);
                 }
@@ -335,10 +399,8 @@ impl ReplicaStub {
     fn shut_dir(&mut self, ctx: &mut Ctx<'_>, index: usize, error: &LogError) {
         let dir = &mut self.dirs[index];
         tracing::error!(dir = %dir.path.display(), %error, "data directory shut, to be opened again");
-        dir.log = None;
-        let now = ctx.clock();
-        let was_calm = now.saturating_since(dir.opened_at) >= PAUSE_MAX;
-        dir.pause = if was_calm { Pause::first(now) } else { dir.pause.next(now) };
+        dir.former_log = dir.log.take();
+        dir.pause = dir.pause.after(dir.opened_at, ctx.clock());
         let here = |held: &&Held| held.data_dir == index;
         let gpids: Vec<Gpid> =
             self.held.iter().filter(|(_, held)| here(held)).map(|(gpid, _)| *gpid).collect();
@@ -470,8 +532,10 @@ impl ReplicaStub {
 
     fn take_out(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid, reason: String, damaged: bool) {
         let Some((held, machine)) = self.let_go(ctx, gpid) else { return };
-        let Held { dir, data_dir, .. } = held;
-        let pause = (!damaged).then(|| Pause::first(ctx.clock()));
+        let Held { dir, data_dir, refused, .. } = held;
+        let now = ctx.clock();
+        let next = refused.map_or(Pause::first(now), |(pause, until)| pause.after(until, now));
+        let pause = (!damaged).then_some(next);
         let former = Some(Arc::downgrade(&machine));
         let unserved =
             Unserved { data_dir, dir: dir.clone(), reason: reason.clone(), pause, former };
@@ -520,6 +584,7 @@ impl ReplicaStub {
         let index = unserved.data_dir;
         let Some(log) = self.dirs[index].usable().cloned() else { return };
         let factory = self.factory.clone();
+        let pause = unserved.pause;
         self.opening.insert(gpid, index);
         ctx.offload(
             &LPC_OPEN_REPLICA,
@@ -542,6 +607,10 @@ impl ReplicaStub {
                         tracing::info!(%gpid, "replica opened at last");
                         stub.board.unserved.lock().remove(&gpid);
                         stub.hold(ctx, opened, index);
+                        let refused = pause.map(|pause| (pause, ctx.clock()));
+                        if let Some(held) = stub.held.get_mut(&gpid) {
+                            held.refused = refused;
+                        }
                         stub.sync_now(ctx);
                     }
                     Err(unserved) => {

@@ -1,7 +1,7 @@
 //! The deterministic simulation by hand; see `docs/simulation.md`.
 //!
 //! ```text
-//! simulate [--seeds N] [--from S] [--group] [--twice] [--log]   seeds, each a run of its own
+//! simulate [--seeds N] [--from S] [--group] [--twice] [--log] [--hashes]   seeds, each a run of its own
 //! simulate --scenario FILE [--twice] [--log]             one scenario from its file
 //! simulate --cuts                                        every place where a server can die
 //! simulate --planted [NAME]                              bugs planted on purpose must be found
@@ -37,6 +37,8 @@ struct Arguments {
     group: bool,
     twice: bool,
     log: bool,
+    /// Tells the hash of each run: whether a change leaves it as it was.
+    hashes: bool,
 }
 
 fn arguments() -> Result<Arguments, String> {
@@ -47,6 +49,7 @@ fn arguments() -> Result<Arguments, String> {
         group: false,
         twice: false,
         log: false,
+        hashes: false,
     };
     let mut words = std::env::args().skip(1).peekable();
     while let Some(word) = words.next() {
@@ -63,6 +66,7 @@ fn arguments() -> Result<Arguments, String> {
             "--group" => parsed.group = true,
             "--twice" => parsed.twice = true,
             "--log" => parsed.log = true,
+            "--hashes" => parsed.hashes = true,
             other => return Err(format!("unknown argument {other}")),
         }
     }
@@ -136,6 +140,11 @@ fn all_of(count: u64, scenario: impl Fn(u64) -> Scenario + Sync, arguments: &Arg
             let times = if arguments.twice { 2.0 } else { 1.0 };
             sum.virtual_seconds +=
                 outcome.as_ref().map_or(0.0, |report| times * report.length.as_secs_f64());
+            if arguments.hashes
+                && let Ok(report) = &outcome
+            {
+                println!("seed {}: hash {:016x}", scenario.seed, report.trace_hash);
+            }
             if !is_well(&scenario, outcome, !arguments.log) {
                 sum.violations += 1;
                 failed.fetch_add(1, Ordering::Relaxed);

@@ -218,10 +218,12 @@ pub fn describe(sim: &Sim, servers: &Servers, index: i32) -> String {
 pub fn compare_images(sim: &Sim, servers: &Servers, damaged: bool) -> Result<u64, String> {
     let mut images: BTreeMap<(String, [u8; 8]), (NodeId, bytes::Bytes)> = BTreeMap::new();
     let mut compared = 0;
+    let bases: Vec<String> = servers.replica_dirs().collect();
     for id in &servers.replicas {
         let disk = sim.disk(*id);
         for (path, _) in disk.files() {
-            let Some(replica) = path.strip_prefix("/data/replica/reps/") else { continue };
+            let replica = bases.iter().find_map(|base| path.strip_prefix(base.as_str()));
+            let Some(replica) = replica.and_then(|path| path.strip_prefix('/')) else { continue };
             let Some(replica) = replica.strip_suffix(".pegasus/data/rdb/IMAGE") else { continue };
             let Ok(image) = read_file(&disk, Path::new(&path)) else { continue };
             let Some(decree) = image.get(DECREE_AT..DECREE_AT + 8) else { continue };
@@ -246,6 +248,27 @@ pub fn compare_images(sim: &Sim, servers: &Servers, damaged: bool) -> Result<u64
         }
     }
     Ok(compared)
+}
+
+/// After an orderly stop: no server has a replica of a partition in two of its data directories.
+///
+/// # Errors
+/// Which it has twice.
+pub fn compare_places(sim: &Sim, servers: &Servers) -> Result<(), String> {
+    for id in &servers.replicas {
+        let disk = sim.disk(*id);
+        let mut places: BTreeMap<String, String> = BTreeMap::new();
+        for dir in servers.replica_dirs() {
+            let names = disk.names(Path::new(&dir));
+            for name in names.into_iter().filter(|name| name.ends_with(".pegasus")) {
+                if let Some(other) = places.insert(name.clone(), dir.clone()) {
+                    let server = sim.name(*id);
+                    return Err(format!("{server} has {name} in {other} and in {dir}"));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Where an image of the in-memory engine has its decree: after magic and checksum.

@@ -116,6 +116,9 @@ pub fn run_within(scenario: &Scenario, step_log: bool, steps_max: u64) -> RunRep
             Ok(compared) => images = compared,
             Err(text) => sim.violate("divergence", text),
         }
+        if let Err(text) = members::compare_places(&sim, &servers) {
+            sim.violate("divergence", text);
+        }
     }
     RunReport {
         images,

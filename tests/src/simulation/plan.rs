@@ -1,8 +1,9 @@
 //! What goes wrong in the run of a seed.
 
-use super::shape::{CLUSTER_KNOBS, GROUP_KNOBS, Shape, durability};
+use super::shape::{CLUSTER_KNOBS, GROUP_KNOBS, Shape, data_dirs, durability};
 use dsn_core::hash::mix64;
-use dsn_core::sim::{CORE_KNOBS, Fault, FaultClass, Knob, PlanSpec, Scenario};
+use dsn_core::rng::Rng;
+use dsn_core::sim::{CORE_KNOBS, Fault, FaultClass, Knob, PlanSpec, Scenario, TimedFault};
 use dsn_replication::options::LogDurability;
 use std::time::Duration;
 
@@ -52,7 +53,8 @@ pub fn draw(seed: u64) -> Scenario {
     draw_of(seed, &classes(seed))
 }
 
-/// The scenario of a seed with groups: three to five replica servers, three copies of everything, four clients.
+/// The scenario of a seed with groups: three to five replica servers with up to three disks each, three copies of
+/// everything, four clients.
 pub fn draw_group(seed: u64) -> Scenario {
     let servers = 3 + seed % 3;
     let shape = [
@@ -73,7 +75,25 @@ pub fn draw_group(seed: u64) -> Scenario {
         scenario.faults.extend(more);
         scenario.faults.sort_by_key(|fault| fault.at_ms);
     }
+    let dirs = data_dirs(&scenario);
+    let servers = Shape::of(&scenario).server_names();
+    for timed in &mut scenario.faults {
+        aim_at_one_dir(seed, timed, &servers, &dirs);
+    }
     scenario
+}
+
+/// Half of the faults of a disk strike one of the several disks of a replica server, the others all of them.
+fn aim_at_one_dir(seed: u64, timed: &mut TimedFault, servers: &[String], dirs: &[String]) {
+    let TimedFault { at_ms, fault } = timed;
+    let concerned = fault.nodes().iter().all(|node| servers.iter().any(|server| server == node));
+    let Some(path) = fault.path_mut().filter(|_| concerned && dirs.len() > 1) else { return };
+    let mut rng = Rng::stream(seed, "plan", "data dir", *at_ms);
+    if rng.ratio(1, 2)
+        && let Some(dir) = rng.pick(dirs)
+    {
+        *path = if path.is_empty() { format!("{dir}/") } else { format!("{dir}{path}") };
+    }
 }
 
 fn classes(seed: u64) -> Vec<(FaultClass, u64)> {

@@ -16,7 +16,7 @@ use dsn_rpc::RpcOptions;
 use pegasus_server::options::{EngineKind, StorageOptions};
 use pegasus_server::replica_app::storage_apps;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const META_PORT: u16 = 34601;
@@ -45,6 +45,7 @@ pub const CLUSTER_KNOBS: &[Knob] = &[
 
 /// Knobs that only groups turn.
 pub const GROUP_KNOBS: &[Knob] = &[
+    Knob { name: "cluster.data_dirs", default: 1, extremes: &[2, 3] },
     Knob { name: "replication.prepare_timeout_ms", default: 3_000, extremes: &[2_000, 10_000] },
     Knob { name: "replication.resend_ms", default: 500, extremes: &[250, 1_000] },
     Knob { name: "replication.check_ms", default: 10_000, extremes: &[100, 1_000] },
@@ -70,6 +71,15 @@ pub const LEARN_CHECKPOINT: u64 = 2;
 pub fn knob(scenario: &Scenario, name: &str) -> u64 {
     let knob = CLUSTER_KNOBS.iter().chain(GROUP_KNOBS).find(|knob| knob.name == name);
     scenario.knob(knob.unwrap_or_else(|| panic!("no knob {name}")))
+}
+
+/// Where a replica server of a scenario keeps its data: one directory for each of its disks.
+pub fn data_dirs(scenario: &Scenario) -> Vec<String> {
+    match knob(scenario, "cluster.data_dirs") {
+        // Several have numbers, so that none is part of the path of a file in another.
+        several @ 2.. => (1..=several).map(|number| format!("/data{number}")).collect(),
+        _ => vec!["/data".to_owned()],
+    }
 }
 
 /// The shape of a cluster.
@@ -196,12 +206,19 @@ pub struct Servers {
     pub watches: Vec<Watch<ReplicaHost>>,
     /// What their state machines apply.
     pub contents: Contents,
+    /// Where each of them keeps its data.
+    pub data_dirs: Vec<String>,
 }
 
 impl Servers {
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.metas.iter().chain(&self.replicas).copied()
+    }
+
+    /// The directories of a server's replicas, of all its disks.
+    pub fn replica_dirs(&self) -> impl Iterator<Item = String> + '_ {
+        self.data_dirs.iter().map(|dir| format!("{dir}/replica/reps"))
     }
 }
 
@@ -224,12 +241,13 @@ pub fn add_servers(sim: &mut Sim, scenario: &Scenario) -> Servers {
     let addresses = shape.meta_addresses();
     let watches: Vec<Watch<ReplicaHost>> = (0..shape.servers).map(|_| Watch::default()).collect();
     let contents = Contents::default();
+    let data_dirs = data_dirs(scenario);
     let replicas = names.zip(&watches).map(|((name, index), watch)| {
         let seen = (watch.clone(), contents.clone());
-        add_replica(sim, &name, index, &addresses, &replication, seen)
+        add_replica(sim, (&name, index), &addresses, &replication, &data_dirs, seen)
     });
     let replicas = replicas.collect();
-    Servers { metas, replicas, watches, contents }
+    Servers { metas, replicas, watches, contents, data_dirs }
 }
 
 fn meta(scenario: &Scenario) -> MetaServerOptions {
@@ -271,20 +289,21 @@ fn add_meta(
 
 fn add_replica(
     sim: &mut Sim,
-    name: &str,
-    index: u8,
+    (name, index): (&str, u8),
     metas: &[SocketAddr],
     replication: &ReplicationOptions,
+    data_dirs: &[String],
     (watch, contents): (Watch<ReplicaHost>, Contents),
 ) -> NodeId {
     let (metas, replication) = (metas.to_vec(), replication.clone());
+    let data_dirs: Vec<PathBuf> = data_dirs.iter().map(PathBuf::from).collect();
     let app = move || -> Box<dyn dsn_core::app::ServiceApp> {
         let storage =
             StorageOptions { storage_engine: EngineKind::Memory, ..StorageOptions::default() };
         let options = ReplicaAppOptions {
             listen: at(SERVER_HOSTS + index, REPLICA_PORT),
             metas: metas.iter().copied().map(Into::into).collect(),
-            data_dirs: vec!["/data".into()],
+            data_dirs: data_dirs.clone(),
             replication: replication.clone(),
             copy: NfsOptions::default(),
             rpc: RpcOptions::default(),
@@ -308,7 +327,8 @@ pub struct Quarantined {
 pub fn quarantined(sim: &Sim, servers: &Servers) -> Vec<Quarantined> {
     let mut found: Vec<Quarantined> = Vec::new();
     for id in &servers.replicas {
-        for name in sim.disk(*id).names(Path::new("/data/replica/reps")) {
+        let disk = sim.disk(*id);
+        for name in servers.replica_dirs().flat_map(|dir| disk.names(Path::new(&dir))) {
             let Some(name) = name.strip_suffix(".err") else { continue };
             let mut parts = name.split('.').map(str::parse::<i32>);
             if let (Some(Ok(app_id)), Some(Ok(partition))) = (parts.next(), parts.next()) {

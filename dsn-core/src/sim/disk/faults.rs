@@ -38,18 +38,26 @@ pub enum DiskFault {
         /// Part of the path; empty for all files.
         path: String,
     },
-    /// Everything takes `factor` times as long.
+    /// Everything takes `factor` times as long, on files whose path contains `path`.
     Slow {
         /// 1 for no change.
         factor: u64,
+        /// Part of the path; empty for all files.
+        path: String,
     },
-    /// No operation ends before the fault does, or before this much time has passed.
+    /// No operation ends before the fault does, or before this much time has passed, on files whose path contains
+    /// `path`.
     Stuck {
         /// Longest time.
         limit: Duration,
+        /// Part of the path; empty for all files.
+        path: String,
     },
-    /// No space is left.
-    Full,
+    /// No space is left for files whose path contains `path`.
+    Full {
+        /// Part of the path; empty for all files.
+        path: String,
+    },
 }
 
 /// Names one lasting fault of a disk.
@@ -113,17 +121,21 @@ impl Faults {
         )
     }
 
-    pub(super) fn full(&self) -> bool {
-        self.active.iter().any(|active| active.fault == DiskFault::Full)
+    pub(super) fn full(&self, path: &str) -> bool {
+        self.active.iter().any(
+            |active| matches!(&active.fault, DiskFault::Full { path: part } if path.contains(part.as_str())),
+        )
     }
 
     /// How long an operation takes that would normally take `cost` ns.
-    pub(super) fn slowed(&self, mut cost: u64, now: u64) -> u64 {
+    pub(super) fn slowed(&self, mut cost: u64, path: &str, now: u64) -> u64 {
         for active in &self.active {
-            match active.fault {
-                DiskFault::Slow { factor } => cost = cost.saturating_mul(factor),
-                DiskFault::Stuck { limit } => {
-                    cost = cost.max((active.since + nanos_of(limit)).saturating_sub(now));
+            match &active.fault {
+                DiskFault::Slow { factor, path: part } if path.contains(part.as_str()) => {
+                    cost = cost.saturating_mul(*factor);
+                }
+                DiskFault::Stuck { limit, path: part } if path.contains(part.as_str()) => {
+                    cost = cost.max((active.since + nanos_of(*limit)).saturating_sub(now));
                 }
                 _ => {}
             }

@@ -1,6 +1,6 @@
 //! The disk operations of the runtime over the simulated image.
 
-use super::{DiskOp, Pace, SimDisk, SimFile, StepKind};
+use super::{DiskOp, Image, Pace, SimDisk, SimFile, StepKind};
 use crate::disk::{DirEntry, Disk, File, OpenMode, Space, SyncMode};
 use crate::sim::disk::names::{ROOT, parts};
 use bytes::Bytes;
@@ -17,6 +17,14 @@ fn whole(parts: &[String]) -> String {
     format!("/{}", parts.join("/"))
 }
 
+impl SimDisk {
+    /// Charges time for an operation on a name.
+    fn charge_name(&self, image: &mut Image, parts: &[String], pace: Pace) {
+        let path = if image.faults.is_empty() { String::new() } else { whole(parts) };
+        self.charge(image, &path, pace, 0);
+    }
+}
+
 impl SimFile {
     fn writable(&self) -> io::Result<()> {
         if self.writable { Ok(()) } else { Err(io::Error::from_raw_os_error(EBADF)) }
@@ -27,7 +35,7 @@ impl File for SimFile {
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let mut image = self.disk.image()?;
         let data = image.names.file(self.ino)?.read(offset, len);
-        self.disk.charge(&mut image, Pace::Read, data.len() as u64);
+        self.disk.charge(&mut image, &self.path, Pace::Read, data.len() as u64);
         image.faults.fails(DiskOp::Read, &self.path)?;
         Ok(data)
     }
@@ -36,10 +44,10 @@ impl File for SimFile {
         self.writable()?;
         let mut image = self.disk.image()?;
         let total: u64 = bufs.iter().map(|buf| buf.len() as u64).sum();
-        self.disk.charge(&mut image, Pace::Write, total);
+        self.disk.charge(&mut image, &self.path, Pace::Write, total);
         let failed = image.faults.fails(DiskOp::Write, &self.path);
         let content = image.names.file(self.ino)?;
-        let room = content.footprint().max(content.len() + image.room());
+        let room = content.footprint().max(content.len() + image.room(&self.path));
         let fits = total.min(room.saturating_sub(offset));
         let mut limit = fits;
         if failed.is_err() || image.is_last() {
@@ -64,7 +72,7 @@ impl File for SimFile {
     fn sync(&self, _mode: SyncMode) -> io::Result<()> {
         let mut image = self.disk.image()?;
         let dirty = image.names.file(self.ino)?.dirty_bytes();
-        self.disk.charge(&mut image, Pace::Sync, dirty);
+        self.disk.charge(&mut image, &self.path, Pace::Sync, dirty);
         let outcome = image.faults.fails(DiskOp::Sync, &self.path);
         let lies = image.faults.lies(&self.path);
         image.names.change(self.ino, |content| match outcome {
@@ -79,9 +87,9 @@ impl File for SimFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.writable()?;
         let mut image = self.disk.image()?;
-        self.disk.charge(&mut image, Pace::Meta, 0);
+        self.disk.charge(&mut image, &self.path, Pace::Meta, 0);
         let grow = len.saturating_sub(image.names.file(self.ino)?.footprint());
-        if grow > image.room() {
+        if grow > image.room(&self.path) {
             return Err(io::Error::from_raw_os_error(ENOSPC));
         }
         image.names.change(self.ino, |content| content.reserved = content.reserved.max(len));
@@ -91,7 +99,7 @@ impl File for SimFile {
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.writable()?;
         let mut image = self.disk.image()?;
-        self.disk.charge(&mut image, Pace::Meta, 0);
+        self.disk.charge(&mut image, &self.path, Pace::Meta, 0);
         image.names.change(self.ino, |content| content.truncate(len));
         self.disk.step(&mut image, StepKind::Truncate, &self.path);
         Ok(())
@@ -105,8 +113,8 @@ impl File for SimFile {
 impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let mut image = self.image()?;
-        self.charge(&mut image, Pace::Meta, 0);
         let parts = parts(path);
+        self.charge_name(&mut image, &parts, Pace::Meta);
         let (dir, name) = image.names.parent(&parts)?;
         let ino = match image.names.resolve(&parts) {
             Ok(_) if mode == OpenMode::CreateNew => return Err(ErrorKind::AlreadyExists.into()),
@@ -118,7 +126,9 @@ impl Disk for SimDisk {
             Err(error) if error.kind() != ErrorKind::NotFound || mode == OpenMode::Read => {
                 return Err(error);
             }
-            Err(_) if image.faults.full() => return Err(io::Error::from_raw_os_error(ENOSPC)),
+            Err(_) if image.faults.full(&whole(&parts)) => {
+                return Err(io::Error::from_raw_os_error(ENOSPC));
+            }
             Err(_) => {
                 let ino = image.names.create(dir, name, false);
                 self.step(&mut image, StepKind::Create, &whole(&parts));
@@ -136,8 +146,8 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut image = self.image()?;
-        self.charge(&mut image, Pace::Meta, 0);
         let (from, to) = (parts(from), parts(to));
+        self.charge_name(&mut image, &to, Pace::Meta);
         let ino = image.names.resolve(&from)?;
         let source = image.names.parent(&from)?;
         let target = image.names.parent(&to)?;
@@ -164,8 +174,8 @@ impl Disk for SimDisk {
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         let mut image = self.image()?;
-        self.charge(&mut image, Pace::Meta, 0);
         let parts = parts(path);
+        self.charge_name(&mut image, &parts, Pace::Meta);
         let ino = image.names.resolve(&parts)?;
         if image.names.is_dir(ino) {
             return Err(ErrorKind::IsADirectory.into());
@@ -186,7 +196,7 @@ impl Disk for SimDisk {
                 Ok(_) if depth + 1 == parts.len() => return Err(ErrorKind::AlreadyExists.into()),
                 Ok(_) => return Err(ErrorKind::NotADirectory.into()),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    self.charge(&mut image, Pace::Meta, 0);
+                    self.charge_name(&mut image, &parts[..=depth], Pace::Meta);
                     dir = image.names.create(dir, &parts[depth], true);
                     self.step(&mut image, StepKind::Create, &whole(&parts[..=depth]));
                 }
@@ -210,8 +220,8 @@ impl Disk for SimDisk {
             if is_dir { self.remove_dir_all(&below)? } else { self.unlink(&below)? }
         }
         let mut image = self.image()?;
-        self.charge(&mut image, Pace::Meta, 0);
         let parts = parts(path);
+        self.charge_name(&mut image, &parts, Pace::Meta);
         let (dir, name) = image.names.parent(&parts)?;
         image.names.remove(dir, name);
         self.step(&mut image, StepKind::Remove, &whole(&parts));
@@ -220,16 +230,17 @@ impl Disk for SimDisk {
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         let mut image = self.image()?;
-        self.charge(&mut image, Pace::Meta, 0);
-        let ino = image.names.resolve(&parts(path))?;
+        let parts = parts(path);
+        self.charge_name(&mut image, &parts, Pace::Meta);
+        let ino = image.names.resolve(&parts)?;
         let entries = image.names.entries(ino)?.into_iter();
         Ok(entries.map(|(name, is_dir, len)| DirEntry { name, is_dir, len }).collect())
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut image = self.image()?;
-        self.charge(&mut image, Pace::Sync, 0);
         let parts = parts(path);
+        self.charge_name(&mut image, &parts, Pace::Sync);
         let ino = image.names.resolve(&parts)?;
         let full = whole(&parts);
         image.faults.fails(DiskOp::Sync, &full)?;
@@ -246,12 +257,12 @@ impl Disk for SimDisk {
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut image = self.image()?;
-        self.charge(&mut image, Pace::Meta, 0);
-        let ino = image.names.resolve(&parts(from))?;
+        let (from, to) = (parts(from), parts(to));
+        self.charge_name(&mut image, &to, Pace::Meta);
+        let ino = image.names.resolve(&from)?;
         if image.names.is_dir(ino) {
             return Err(ErrorKind::PermissionDenied.into());
         }
-        let to = parts(to);
         if image.names.resolve(&to).is_ok() {
             return Err(ErrorKind::AlreadyExists.into());
         }
@@ -263,8 +274,11 @@ impl Disk for SimDisk {
 
     fn space(&self, path: &Path) -> io::Result<Space> {
         let image = self.image()?;
-        image.names.resolve(&parts(path))?;
-        Ok(Space { total: image.options.capacity, available: image.room() })
+        let parts = parts(path);
+        image.names.resolve(&parts)?;
+        // Of the disk that is mounted there.
+        let available = image.room(&format!("{}/", whole(&parts)));
+        Ok(Space { total: image.options.capacity, available })
     }
 
     fn boot_id(&self) -> io::Result<String> {

@@ -316,8 +316,8 @@ impl SimDisk {
         Ok(image)
     }
 
-    /// Charges time for an operation that moves `bytes`.
-    fn charge(&self, image: &mut Image, pace: Pace, bytes: u64) {
+    /// Charges time for an operation on a path that moves `bytes`.
+    fn charge(&self, image: &mut Image, path: &str, pace: Pace, bytes: u64) {
         let Image { options, pace: rng, faults, .. } = image;
         let dist = match pace {
             Pace::Read => &options.read,
@@ -327,7 +327,7 @@ impl SimDisk {
         };
         let mut cost = dist.draw(rng) + bytes * options.ns_per_kib / 1024;
         if !faults.is_empty() {
-            cost = faults.slowed(cost, self.shared.time.load(Ordering::Relaxed));
+            cost = faults.slowed(cost, path, self.shared.time.load(Ordering::Relaxed));
         }
         self.shared.spent.fetch_add(cost, Ordering::Relaxed);
     }
@@ -359,9 +359,13 @@ impl Image {
         self.crash_at == Some(self.steps + 1)
     }
 
-    /// Bytes that may still be written.
-    fn room(&self) -> u64 {
-        if self.faults.full() { 0 } else { self.options.capacity.saturating_sub(self.names.used) }
+    /// Bytes that may still be written to a path.
+    fn room(&self, path: &str) -> u64 {
+        if self.faults.full(path) {
+            0
+        } else {
+            self.options.capacity.saturating_sub(self.names.used)
+        }
     }
 }
 

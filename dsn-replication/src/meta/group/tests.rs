@@ -227,8 +227,8 @@ fn the_last_member_need_not_know_what_was_committed_before_it_took_over() {
     assert!(lost.contains("committed 17") && lost.contains("prepared 16"), "{lost}");
 }
 
-/// The last member went on alone, and the one before it was invited to learn under the same ballot. It was told what was
-/// committed before; the log of the last one knows of its newest mutation only that it is there, though it was
+/// The last member went on alone, and the one before it was invited to learn under the same ballot. It was told what
+/// was committed before; the log of the last one knows of its newest mutation only that it is there, though it was
 /// acknowledged.
 #[test]
 fn who_knows_more_of_what_was_committed_need_not_have_more() {

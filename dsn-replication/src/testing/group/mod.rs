@@ -36,6 +36,7 @@ use dsn_core::time::Mono;
 use dsn_rpc::gpid::Gpid;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -20,6 +20,8 @@ pub(crate) struct Server {
 pub(crate) struct Feed {
     pub(crate) recovery: Recovery,
     pub(crate) applied: Vec<Content>,
+    /// The ballot that the log told last, and the highest so far.
+    pub(crate) ballots: (Ballot, Ballot),
 }
 
 impl Feed {
@@ -36,16 +38,19 @@ impl ReplaySink for Feed {
         self.drain();
     }
     fn truncate(&mut self, _: Gpid, from: Decree) {
+        let (of_mark, highest) = self.ballots;
+        assert_eq!(of_mark, highest, "a mark stands behind what came under a higher ballot");
         self.recovery.truncate(from);
     }
     fn ballot(&mut self, _: Gpid, ballot: Ballot) {
+        self.ballots = (ballot, self.ballots.1.max(ballot));
         self.recovery.ballot(ballot);
     }
     fn lost(&mut self, _: Gpid, decree: Decree, position: u64) {
         self.recovery.lost(decree, position);
     }
-    fn gap(&mut self, position: u64) {
-        self.recovery.gap(position);
+    fn gap(&mut self, range: Range<u64>) {
+        self.recovery.gap(range);
     }
     fn summary(&mut self, _: Gpid, max: Decree, position: u64) {
         self.recovery.summary(max, position);
@@ -63,8 +68,8 @@ pub(crate) fn open(
     let applied = Decree(history.len() as i64);
     let (on_disk, ballot) = (Decree(durable as i64), init_ballot);
     let start = ReplicaStart { gpid: GPID, applied, durable: on_disk, floor, ballot };
-    let mut feed =
-        Feed { recovery: Recovery::new(GPID, applied, init_ballot, codes()), applied: Vec::new() };
+    let recovery = Recovery::new(GPID, applied, (floor, init_ballot), codes());
+    let mut feed = Feed { recovery, applied: Vec::new(), ballots: (Ballot::ZERO, Ballot::ZERO) };
     let options = LogOptions { segment_bytes: 3000, durability, ..LogOptions::default() };
     let dir = Path::new("/log");
     let opened = SharedLog::open(&disk.shared(), dir, &options, (7, 1), &[start], &mut feed)
