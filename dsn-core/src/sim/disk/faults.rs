@@ -129,17 +129,41 @@ impl Faults {
 
     /// How long an operation takes that would normally take `cost` ns.
     pub(super) fn slowed(&self, mut cost: u64, path: &str, now: u64) -> u64 {
+        let mut stuck = 0;
         for active in &self.active {
             match &active.fault {
                 DiskFault::Slow { factor, path: part } if path.contains(part.as_str()) => {
                     cost = cost.saturating_mul(*factor);
                 }
                 DiskFault::Stuck { limit, path: part } if path.contains(part.as_str()) => {
-                    cost = cost.max((active.since + nanos_of(*limit)).saturating_sub(now));
+                    stuck = stuck.max((active.since + nanos_of(*limit)).saturating_sub(now));
                 }
                 _ => {}
             }
         }
-        cost
+        // Waiting for a disk that does not answer takes no longer because it is slow as well.
+        cost.max(stuck)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stuck_disk_answers_when_it_is_free_again_however_slow_it_is() {
+        let (stuck, slow) = (
+            DiskFault::Stuck { limit: Duration::from_secs(7), path: String::new() },
+            DiskFault::Slow { factor: 50, path: String::new() },
+        );
+        let second = nanos_of(Duration::from_secs(1));
+        for order in [[stuck.clone(), slow.clone()], [slow.clone(), stuck.clone()]] {
+            let mut faults = Faults::default();
+            for fault in order {
+                faults.add(fault, second, 1, "disk");
+            }
+            assert_eq!(faults.slowed(1_000, "/data", 2 * second), 6 * second);
+            assert_eq!(faults.slowed(second, "/data", 2 * second), 50 * second);
+        }
     }
 }

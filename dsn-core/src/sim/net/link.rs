@@ -217,8 +217,16 @@ impl World {
         count
     }
 
+    /// A turn of a process may send at times that it did not live to see: links are not taken by that.
+    fn free_links(&mut self, node: u16) {
+        let now = self.now;
+        let own = self.net.links.iter_mut().filter(|((from, _), _)| *from == node);
+        own.for_each(|(_, link)| link.free_at = link.free_at.min(now));
+    }
+
     /// A process has ended: its kernel closes what it had open.
     pub(in crate::sim) fn close_process(&mut self, node: u16) {
+        self.free_links(node);
         let now = self.now;
         self.net.listeners.retain(|key, _| key.0 != node);
         for id in self.net.select(|end| end.node == node) {
@@ -228,6 +236,7 @@ impl World {
 
     /// A host has lost power: its ends vanish without a word.
     pub(in crate::sim) fn vanish_host(&mut self, node: u16) {
+        self.free_links(node);
         self.net.listeners.retain(|key, _| key.0 != node);
         for id in self.net.select(|end| end.node == node) {
             self.net.remove(id);
