@@ -65,7 +65,11 @@ impl fmt::Debug for AppHost {
     }
 }
 
-impl Resident for AppHost {}
+impl Resident for AppHost {
+    fn on_lost(&mut self, ctx: &mut Ctx<'_>, text: &str) {
+        ctx.node().fail(text);
+    }
+}
 
 impl AppHost {
     /// Creates and starts the app; call on worker 0.

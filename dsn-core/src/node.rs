@@ -59,6 +59,9 @@ pub struct CodeOverride {
 /// Called when a resident was lost to a panic: worker, resident, code, panic message.
 pub type PoisonHook = Box<dyn Fn(&Poisoned) + Send + Sync>;
 
+/// Called before the workers end.
+pub type StopHook = Box<dyn Fn() + Send + Sync>;
+
 /// One lost resident.
 #[derive(Debug, Clone)]
 pub struct Poisoned {
@@ -112,6 +115,7 @@ pub struct Node {
     poisoned: AtomicU64,
     slow: AtomicU64,
     poison_hook: OnceLock<PoisonHook>,
+    stop_hook: OnceLock<StopHook>,
     first_poisoned: OnceLock<Poisoned>,
 }
 
@@ -203,6 +207,7 @@ impl Node {
             poisoned: AtomicU64::new(0),
             slow: AtomicU64::new(0),
             poison_hook: OnceLock::new(),
+            stop_hook: OnceLock::new(),
             first_poisoned: OnceLock::new(),
         }))
     }
@@ -329,12 +334,31 @@ impl Node {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Ends the node's workers after their current turn.
+    /// Ends the node's workers after their current turn. What [`Self::before_stop`] was given runs first.
     pub fn stop(&self) {
+        if let Some(hook) = self.stop_hook.get() {
+            hook();
+        }
         self.stopped.store(true, Ordering::Release);
         for worker in &self.workers {
             worker.mailbox.wake();
         }
+    }
+
+    /// Something without which the node cannot work is lost: better none than half a one. The process that it is all of
+    /// ends, and whatever watches over that starts it again.
+    pub fn fail(&self, text: &str) {
+        tracing::error!(
+            node = self.name,
+            text,
+            "a part that a node cannot do without has panicked, the node ends"
+        );
+        self.stop();
+    }
+
+    /// Sets what is done before the first worker ends, however that comes about; the first setting stays.
+    pub fn before_stop(&self, hook: StopHook) {
+        let _ = self.stop_hook.set(hook);
     }
 
     /// Sets what is told about lost residents; the first setting stays.

@@ -447,3 +447,63 @@ fn the_runtime_has_metrics() {
     drop(node);
     sim.finish(Duration::from_secs(1)).unwrap();
 }
+
+/// Tells what it is lost to.
+struct Witness {
+    told: Arc<Mutex<Vec<String>>>,
+    /// The node does not work without it.
+    vital: bool,
+}
+
+impl Resident for Witness {
+    fn on_close(&mut self, _: &mut Ctx<'_>) {
+        panic!("at the end");
+    }
+
+    fn on_lost(&mut self, ctx: &mut Ctx<'_>, text: &str) {
+        self.told.lock().unwrap().push(text.to_owned());
+        if self.vital {
+            ctx.node().fail(text);
+        }
+        panic!("in the last words");
+    }
+}
+
+#[test]
+fn whoever_is_lost_says_so_once_and_may_end_the_node() {
+    let (mut sim, id) =
+        start(SimOptions { poison_is_violation: false, ..options() }, Vec::new(), one_core);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let witness = |sim: &mut Sim, vital| {
+        let told = told.clone();
+        let spawn = |ctx: &mut Ctx<'_>| ctx.spawn_here(|_, _| Witness { told, vital });
+        sim.enter(id, W0, &LPC_W_COMMON, spawn).unwrap()
+    };
+    let [event, job, within, closed] = std::array::from_fn(|_| witness(&mut sim, false));
+    let caller = notes(&mut sim, id);
+    sim.enter(id, W0, &LPC_W_COMMON, |ctx| {
+        ctx.post(event, &LPC_W_COMMON, |_, _| panic!("event"));
+        ctx.offload(&LPC_W_JOB, |_| panic!("job"), job, |_, (), _| {});
+        ctx.post(caller, &LPC_W_COMMON, move |caller, ctx| {
+            let outcome = ctx.contain(|ctx| ctx.with(within, |_, _| panic!("within")).is_ok());
+            assert_eq!(outcome, None, "it did not come back");
+            caller.seen.push("the caller goes on");
+        });
+        ctx.close(closed);
+    });
+    assert!(sim.run_for(100 * MS) != dsn_core::sim::Outcome::Violated);
+    assert_eq!(seen(&sim, id, caller), ["the caller goes on"]);
+    let mut all = std::mem::take(&mut *told.lock().unwrap());
+    all.sort();
+    assert_eq!(all, ["at the end", "event", "job", "within"]);
+    let ended = Arc::new(Mutex::new(false));
+    let vital = witness(&mut sim, true);
+    let noted = ended.clone();
+    sim.enter(id, W0, &LPC_W_COMMON, |ctx| {
+        ctx.node().before_stop(Box::new(move || *noted.lock().unwrap() = true));
+        ctx.post(vital, &LPC_W_COMMON, |_, _| panic!("vital"));
+    });
+    assert!(!*ended.lock().unwrap());
+    sim.run_for(100 * MS);
+    assert!(*ended.lock().unwrap() && !sim.is_up(id), "the node has ended by itself");
+}

@@ -116,6 +116,11 @@ impl ReadGate {
         self.word.store(((ballot.0 as u64) << 16) | ready | status, Ordering::Release);
     }
 
+    /// The owner is gone, and with it who could open this again.
+    pub fn shut(&self) {
+        self.publish(PartitionStatus::Error, self.ballot(), false);
+    }
+
     /// Status last published.
     pub fn status(&self) -> PartitionStatus {
         PartitionStatus::from((self.word.load(Ordering::Acquire) & 0xff) as i32)

@@ -48,7 +48,11 @@ struct Outbox {
     waiting: BTreeMap<Node, Waiting>,
 }
 
-impl Resident for Outbox {}
+impl Resident for Outbox {
+    fn on_lost(&mut self, ctx: &mut Ctx<'_>, text: &str) {
+        ctx.node().fail(text);
+    }
+}
 
 /// The worker's own, made on first use.
 #[derive(Default)]
@@ -267,13 +271,14 @@ fn read_ack(item: &PrepareAckItem) -> Option<Ack> {
     })
 }
 
-/// Runs `f` on a host: here and now if it is on this worker, else as an event of it.
+/// Runs `f` on a host: here and now if it is on this worker, else as an event of it. A panic costs that replica, not
+/// the others of the message.
 fn at(
     ctx: &mut Ctx<'_>,
     host: Addr<ReplicaHost>,
     f: impl FnOnce(&mut ReplicaHost, &mut Ctx<'_>) + Send + 'static,
 ) {
-    if let Err(f) = ctx.with(host, f) {
+    if let Some(Err(f)) = ctx.contain(|ctx| ctx.with(host, f)) {
         ctx.post(host, &LPC_REPLICA_EVENT, f);
     }
 }

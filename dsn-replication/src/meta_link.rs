@@ -127,6 +127,10 @@ impl Resident for MetaLink {
     fn on_close(&mut self, ctx: &mut Ctx<'_>) {
         self.fail_updates(ctx);
     }
+
+    fn on_lost(&mut self, ctx: &mut Ctx<'_>, text: &str) {
+        ctx.node().fail(text);
+    }
 }
 
 fn wire(addr: SocketAddr) -> RpcAddress {

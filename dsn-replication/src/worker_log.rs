@@ -56,7 +56,11 @@ pub struct WorkerLog {
     batch: LogBatch,
 }
 
-impl Resident for WorkerLog {}
+impl Resident for WorkerLog {
+    fn on_lost(&mut self, ctx: &mut Ctx<'_>, text: &str) {
+        ctx.node().fail(text);
+    }
+}
 
 /// The worker's own, made on first use.
 fn local(ctx: &mut Ctx<'_>, others: &Arc<WorkerLogs>) -> Addr<WorkerLog> {

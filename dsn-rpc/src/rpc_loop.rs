@@ -210,6 +210,10 @@ impl Resident for RpcLoop {
             }
         }
     }
+
+    fn on_lost(&mut self, ctx: &mut Ctx<'_>, text: &str) {
+        ctx.node().fail(text);
+    }
 }
 
 /// Why [`RpcLoop::serve`] stopped.

@@ -55,6 +55,15 @@ impl<'a> BlockingCtx<'a> {
         (self.now)()
     }
 
+    /// Runs `f` as a part of the job that may panic without harm to whom the job is for.
+    ///
+    /// # Errors
+    /// What it panicked with.
+    pub fn contain<R>(&self, f: impl FnOnce() -> R) -> Result<R, String> {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+        outcome.map_err(|panic| super::worker::panic_text(&*panic))
+    }
+
     /// The wall clock.
     pub fn wall(&self) -> Wall {
         (self.wall)()

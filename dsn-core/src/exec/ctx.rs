@@ -5,7 +5,7 @@ use super::home::{Addr, PutBack, RawAddr, Resident};
 use super::mailbox::{WorkerShared, erase};
 use super::task::{Task, TaskFn, WorkerId};
 use super::wheel::TimerId;
-use super::worker::{TimerTask, Worker, WorkerCore, panic_text};
+use super::worker::{TimerTask, WorkerCore, panic_text};
 use crate::code::Code;
 use crate::disk::Disk;
 use crate::driver::{Accepted, Sock};
@@ -255,7 +255,7 @@ impl Ctx<'_> {
             }
             Err(panic) => {
                 let code = self.code;
-                Worker::lost(self, raw, code, panic_text(&*panic));
+                self.lost(raw, resident, code, panic_text(&*panic));
                 // The caller was interrupted as well: its state is not to be trusted either.
                 resume_unwind(panic)
             }
@@ -274,14 +274,23 @@ impl Ctx<'_> {
     ) -> Option<R> {
         let begun = self.core.now;
         let interrupted = self.core.begin_event(code, enqueued, begun);
-        let (outer_code, outer_deadline, outer) = (self.code, self.deadline, self.current);
+        let outer = (self.code, self.deadline);
         (self.code, self.deadline) = (code, deadline);
-        let outcome = catch_unwind(AssertUnwindSafe(|| f(self)));
-        (self.code, self.deadline, self.current) = (outer_code, outer_deadline, outer);
+        let outcome = self.contain(f);
+        (self.code, self.deadline) = outer;
         self.core.end_event(code, begun, interrupted);
+        outcome
+    }
+
+    /// Runs `f` as a part of the event being handled. A panic ends `f` and the residents it was in, not the caller:
+    /// `None`.
+    pub fn contain<R>(&mut self, f: impl FnOnce(&mut Ctx<'_>) -> R) -> Option<R> {
+        let (code, deadline, current) = (self.code, self.deadline, self.current);
+        let outcome = catch_unwind(AssertUnwindSafe(|| f(self)));
         match outcome {
             Ok(value) => Some(value),
             Err(panic) => {
+                (self.code, self.deadline, self.current) = (code, deadline, current);
                 let text = panic_text(&*panic);
                 tracing::error!(code = code.name(), text, "panic in an event");
                 None
@@ -318,14 +327,47 @@ impl Ctx<'_> {
 
     /// The end of a resident. Its last words may panic like any handler: it is lost all the same, and nobody else.
     fn bury(&mut self, raw: RawAddr, mut resident: Box<dyn Resident>) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            resident.on_close(self);
-            drop(resident);
-        }));
+        match catch_unwind(AssertUnwindSafe(|| resident.on_close(self))) {
+            Ok(()) => self.discard(raw, resident),
+            Err(panic) => self.lost(raw, resident, self.code, panic_text(&*panic)),
+        }
+    }
+
+    /// A handler panicked: its resident says its last words and is gone, the process goes on.
+    pub(crate) fn lost(
+        &mut self,
+        raw: RawAddr,
+        mut resident: Box<dyn Resident>,
+        code: Code,
+        text: String,
+    ) {
+        tracing::error!(code = code.name(), ?raw, text, "panic in a handler, resident poisoned");
+        self.core.home.abandon(raw);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| resident.on_lost(self, &text))) {
+            let text = panic_text(&*panic);
+            tracing::error!(
+                code = code.name(),
+                ?raw,
+                text,
+                "panic in the last words of a resident"
+            );
+        }
+        self.discard(raw, resident);
+        self.core.node.report_poison(self.core.shared.id, raw, code, text);
+    }
+
+    /// Drops a resident that is no longer at home. That may panic as well: nobody else is lost.
+    fn discard(&mut self, raw: RawAddr, resident: Box<dyn Resident>) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| drop(resident)));
         self.core.shared.release(raw);
         if let Err(panic) = outcome {
             let text = panic_text(&*panic);
-            tracing::error!(code = self.code.name(), ?raw, text, "panic in a closing resident");
+            tracing::error!(
+                code = self.code.name(),
+                ?raw,
+                text,
+                "panic when a resident was dropped"
+            );
             self.core.node.report_poison(self.core.shared.id, raw, self.code, text);
         }
     }
@@ -431,11 +473,10 @@ impl Ctx<'_> {
 
     /// Removes a resident whose state can no longer be trusted and tells the app.
     pub(crate) fn poison(&mut self, raw: RawAddr, code: Code, text: String) {
-        if self.core.home.take(raw).is_some() {
-            self.core.home.abandon(raw);
-            self.core.shared.release(raw);
+        match self.core.home.take(raw) {
+            Some(resident) => self.lost(raw, resident, code, text),
+            None => self.core.node.report_poison(self.core.shared.id, raw, code, text),
         }
-        self.core.node.report_poison(self.core.shared.id, raw, code, text);
     }
 }
 

@@ -22,6 +22,13 @@ pub trait Resident: Any {
     fn on_close(&mut self, ctx: &mut Ctx<'_>) {
         let _ = ctx;
     }
+
+    /// A handler of the resident has panicked with `text`: whatever it holds may be half done, and it is dropped after
+    /// this, without [`Self::on_close`]. The last moment to shut what others see of it, and to tell those who wait. One
+    /// without which its node cannot work ends it: [`crate::node::Node::fail`].
+    fn on_lost(&mut self, ctx: &mut Ctx<'_>, text: &str) {
+        let _ = (ctx, text);
+    }
 }
 
 /// Where a resident lives, without its type.

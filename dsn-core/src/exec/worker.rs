@@ -336,7 +336,7 @@ impl Worker {
         let outcome = catch_unwind(AssertUnwindSafe(|| resident.on_io(&mut ctx, event, token)));
         match outcome {
             Ok(()) => ctx.finish(raw, resident),
-            Err(panic) => Self::lost(&mut ctx, raw, code, panic_text(&*panic)),
+            Err(panic) => ctx.lost(raw, resident, code, panic_text(&*panic)),
         }
     }
 
@@ -391,16 +391,8 @@ impl Worker {
         let outcome = catch_unwind(AssertUnwindSafe(|| run(Some(&mut *resident), &mut ctx)));
         match outcome {
             Ok(()) => ctx.finish(raw, resident),
-            Err(panic) => Self::lost(&mut ctx, raw, code, panic_text(&*panic)),
+            Err(panic) => ctx.lost(raw, resident, code, panic_text(&*panic)),
         }
-    }
-
-    /// A handler panicked: its resident is gone, the process goes on.
-    pub(crate) fn lost(ctx: &mut Ctx<'_>, raw: RawAddr, code: Code, text: String) {
-        tracing::error!(code = code.name(), ?raw, text, "panic in a handler, resident poisoned");
-        ctx.core.home.abandon(raw);
-        ctx.core.shared.release(raw);
-        ctx.core.node.report_poison(ctx.core.shared.id, raw, code, text);
     }
 
     fn timers_due(&mut self) {

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dsn_core::time::Mono;
 
+/// A time that has always passed, and that no lease ends at otherwise.
+const ENDED: u64 = 1;
+
 /// Until when this server may serve. Clones show the same lease.
 #[derive(Clone, Debug, Default)]
 pub struct Lease {
@@ -33,19 +36,29 @@ impl Lease {
         now.nanos() < self.until.load(Ordering::Acquire)
     }
 
-    /// Until when it holds; the clock's zero when it never began or was given up.
+    /// Until when it holds; at most a nanosecond after the clock's zero when it never began, was given up or has ended.
     pub fn until(&self) -> Mono {
         Mono::from_nanos(self.until.load(Ordering::Acquire))
     }
 
-    /// Makes it hold at least until `until`.
+    /// Makes it hold at least until `until`, unless it has ended for good.
     pub(crate) fn extend(&self, until: Mono) {
-        self.until.fetch_max(until.nanos(), Ordering::AcqRel);
+        self.change(|old| old.max(until.nanos()));
     }
 
-    /// Ends it now.
+    /// Ends it now; it may begin anew.
     pub(crate) fn give_up(&self) {
-        self.until.store(0, Ordering::Release);
+        self.change(|_| 0);
+    }
+
+    /// Ends it for good: this server serves no more.
+    pub(crate) fn end(&self) {
+        self.until.store(ENDED, Ordering::Release);
+    }
+
+    fn change(&self, to: impl Fn(u64) -> u64) {
+        let to = |old| (old != ENDED).then(|| to(old));
+        let _ = self.until.fetch_update(Ordering::AcqRel, Ordering::Acquire, to);
     }
 }
 
@@ -64,6 +77,13 @@ mod tests {
         assert!(!reader.holds(Mono::from_nanos(10)));
         lease.give_up();
         assert!(!reader.holds(Mono::ZERO));
+        lease.extend(Mono::from_nanos(20));
+        assert!(reader.holds(Mono::from_nanos(19)), "it begins anew");
+        lease.end();
+        lease.extend(Mono::NEVER);
+        lease.give_up();
+        lease.extend(Mono::NEVER);
+        assert!(!reader.holds(Mono::from_nanos(1)), "it has ended for good");
         assert!(Lease::endless().holds(Mono::from_nanos(u64::MAX - 1)));
     }
 }

@@ -199,6 +199,18 @@ impl Resident for ReplicaHost {
             replier.error(ctx, ErrorCode::NotEnoughMember);
         }
     }
+
+    /// What is in memory may be half done; what is on the disk is not. The stub opens it again from there.
+    fn on_lost(&mut self, ctx: &mut Ctx<'_>, text: &str) {
+        self.gate.shut();
+        let gpid = self.gate.gpid();
+        self.log.set_reader(gpid, None);
+        // Some of it may be in the logs of the group, and be carried out yet.
+        for replier in self.repliers.drain() {
+            replier.error(ctx, ErrorCode::NotEnoughMember);
+        }
+        self.server.failed(ctx, gpid, &LocalError::Panic(text.to_owned()));
+    }
 }
 
 /// Registers the write requests of `codes`.

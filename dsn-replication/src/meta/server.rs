@@ -73,7 +73,11 @@ pub struct MetaServer {
     ends: ends::Ends,
 }
 
-impl Resident for MetaServer {}
+impl Resident for MetaServer {
+    fn on_lost(&mut self, ctx: &mut Ctx<'_>, text: &str) {
+        ctx.node().fail(text);
+    }
+}
 
 type Opened = (Box<dyn MetaStore>, Result<(Epoch, Loaded), StoreError>);
 type Written = (Box<dyn MetaStore>, usize, Result<(), StoreError>);

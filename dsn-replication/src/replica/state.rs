@@ -44,6 +44,9 @@ pub enum LocalError {
     /// Something that must hold does not.
     #[error("invariant broken: {0}")]
     Invariant(String),
+    /// What it holds in memory may be half done; nothing is known to be wrong with what is on the disk.
+    #[error("panic: {0}")]
+    Panic(String),
 }
 
 impl From<&AppError> for LocalError {

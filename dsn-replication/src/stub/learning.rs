@@ -1,7 +1,7 @@
 //! Both ends of learning, as far as they concern a whole server: replicas that are made or replaced to learn, and
 //! checkpoints that others copy.
 
-use super::open::open_learned;
+use super::open::{close, open_learned, panicked};
 use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, ReplicaStub, layout};
 use crate::group_link::node;
 use crate::host::LPC_REPLICA_EVENT;
@@ -155,7 +155,7 @@ impl ReplicaStub {
         let swap = Swap { lesson, held, learned, former };
         ctx.offload(
             &LPC_OPEN_REPLICA,
-            move |job| machine.close(job),
+            move |job| close(job, &*machine),
             self.me,
             move |stub, (), ctx| stub.put_in_place(ctx, swap, 0),
         );
@@ -277,11 +277,14 @@ impl ReplicaStub {
             &LPC_OPEN_REPLICA,
             move |job| -> Result<(PinnedCheckpoint, LearnState), String> {
                 let machine = placed.gate.machine();
-                if fresh {
-                    let made = machine.checkpoint(job, CheckpointKind::Flush);
-                    made.map_err(|error| error.to_string())?;
-                }
-                let pinned = machine.pin_checkpoint(job).map_err(|error| error.to_string())?;
+                let pin = || {
+                    if fresh {
+                        machine.checkpoint(job, CheckpointKind::Flush)?;
+                    }
+                    machine.pin_checkpoint(job)
+                };
+                let pinned = job.contain(pin).unwrap_or_else(|text| Err(panicked(&text)));
+                let pinned = pinned.map_err(|error| error.to_string())?;
                 // What comes after it must still be there when it is copied.
                 log.keep_for_reader(gpid, pinned.decree.next());
                 let state = describe(&**job.disk(), &pinned).map_err(|error| error.to_string())?;

@@ -45,7 +45,7 @@ use dsn_rpc::ServiceTable;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use garbage::GarbageOptions;
-use open::{Opened, OpenedDir, open_dir};
+use open::{Opened, OpenedDir, close, open_dir};
 use repair::{DataDir, Pause, StubMetrics, UnservedMap};
 use space::SpaceOptions;
 use std::collections::{BTreeMap, BTreeSet};
@@ -241,7 +241,11 @@ impl fmt::Debug for ReplicaStub {
     }
 }
 
-impl Resident for ReplicaStub {}
+impl Resident for ReplicaStub {
+    fn on_lost(&mut self, ctx: &mut Ctx<'_>, text: &str) {
+        ctx.node().fail(text);
+    }
+}
 
 impl ReplicaStub {
     /// Registers reads, writes and proposals on `table` and makes the stub; [`ReplicaStub::open`] comes when the RPC
@@ -262,6 +266,10 @@ impl ReplicaStub {
         let metrics = StubMetrics::new(ctx.node().metrics(), "server", []);
         let codes = Arc::new(CodeTable::new(factory.codes()));
         group_link::register(table, &placement, options.link.me);
+        let lease = Lease::new();
+        let ending = lease.clone();
+        // Whoever finds the port closed takes the lease for over: it must be.
+        ctx.node().before_stop(Box::new(move || ending.end()));
         let copies = Copies::new(&options.copy, options.data_dirs.len());
         let board = Arc::new(Board {
             placement,
@@ -274,7 +282,7 @@ impl ReplicaStub {
             me,
             factory,
             options,
-            lease: Lease::new(),
+            lease,
             worker_logs: Arc::default(),
             board: board.clone(),
             stage,
@@ -365,7 +373,7 @@ impl ReplicaStub {
     fn hold(&mut self, ctx: &mut Ctx<'_>, opened: Opened, data_dir: usize) {
         if self.closing {
             let machine = opened.machine;
-            let close = move |job: &BlockingCtx<'_>| machine.close(job);
+            let close = move |job: &BlockingCtx<'_>| close(job, &*machine);
             return ctx.offload(&LPC_OPEN_REPLICA, close, self.me, |_, (), _| {});
         }
         let dir = &self.dirs[data_dir];
@@ -445,7 +453,7 @@ impl ReplicaStub {
             ctx.close(link);
         }
         // Nobody is left who could extend it.
-        self.lease.give_up();
+        self.lease.end();
         let mut machines = Vec::new();
         for (gpid, placed) in self.board.placement.all() {
             self.board.placement.remove(gpid);
@@ -455,7 +463,7 @@ impl ReplicaStub {
         self.held.clear();
         ctx.offload(
             &LPC_OPEN_REPLICA,
-            move |job| machines.iter().for_each(|machine| machine.close(job)),
+            move |job| machines.iter().for_each(|machine| close(job, &**machine)),
             self.me,
             move |_, (), ctx| done(ctx),
         );

@@ -96,12 +96,14 @@ struct Feed {
 }
 
 impl Feed {
-    fn apply(&mut self, run: &[Mutation]) {
+    fn apply(&mut self, job: &BlockingCtx<'_>, run: &[Mutation]) {
         if run.is_empty() || self.broken.is_some() {
             return;
         }
         let mut replies = Replies::new(false);
-        match self.machine.apply(run, ApplyMode::Blocking, &mut replies) {
+        let machine = &self.machine;
+        let outcome = job.contain(|| machine.apply(run, ApplyMode::Blocking, &mut replies));
+        match outcome.unwrap_or_else(|text| Err(ApplyError::Failed(panicked(&text)))) {
             Ok(()) => {}
             Err(ApplyError::Failed(error)) => self.broken = Some(error.into()),
             Err(error @ ApplyError::WouldBlock) => {
@@ -120,7 +122,7 @@ impl Feed {
         void: &mut LogBatch,
     ) -> Result<Opened, Problem> {
         let run = self.recovery.take_run();
-        self.apply(&run);
+        self.apply(job, &run);
         let Self { gpid, info, dir, machine, recovery, broken, .. } = self;
         let recovered = recovery.finish(tail);
         let recovered = recovered.map_err(|error| Problem::Damaged(error.to_string()));
@@ -134,19 +136,19 @@ impl Feed {
                 Ok(Opened { gpid, info, dir, machine, recovered })
             }
             Err(problem) => {
-                machine.close(job);
+                close(job, &*machine);
                 Err(problem)
             }
         }
     }
 }
 
-#[derive(Default)]
-struct Feeds {
+struct Feeds<'a> {
+    job: &'a BlockingCtx<'a>,
     feeds: BTreeMap<Gpid, Feed>,
 }
 
-impl Feeds {
+impl Feeds<'_> {
     fn with(&mut self, gpid: Gpid, f: impl FnOnce(&mut Recovery)) {
         if let Some(feed) = self.feeds.get_mut(&gpid) {
             f(&mut feed.recovery);
@@ -154,12 +156,12 @@ impl Feeds {
     }
 }
 
-impl ReplaySink for Feeds {
+impl ReplaySink for Feeds<'_> {
     fn record(&mut self, record: Record) {
         let Some(feed) = self.feeds.get_mut(&record.key.gpid) else { return };
         feed.recovery.record(&record);
         if let Some(run) = feed.recovery.full_run() {
-            feed.apply(&run);
+            feed.apply(self.job, &run);
         }
     }
 
@@ -231,7 +233,7 @@ pub fn open_dir(
         }
     }
     let starts: Vec<ReplicaStart> = feeds.values().map(start_of).collect();
-    let mut sink = Feeds { feeds };
+    let mut sink = Feeds { job, feeds };
     let seed = mix64(now_us) ^ job.node().seed();
     let opened = SharedLog::open(disk, &log_dir, options, (seed, now_us), &starts, &mut sink)
         .map_err(|error| error.to_string())?;
@@ -310,7 +312,7 @@ pub fn reopen(
     let codes = Arc::new(CodeTable::new(factory.codes()));
     let feed = open_one(job, factory, gpid, dir, &codes)?;
     let start = start_of(&feed);
-    let mut sink = Feeds { feeds: BTreeMap::from([(gpid, feed)]) };
+    let mut sink = Feeds { job, feeds: BTreeMap::from([(gpid, feed)]) };
     let replayed = log.replay(start, &mut sink).map_err(refused);
     let Some(mut feed) = sink.feeds.remove(&gpid) else {
         return Err(Problem::Unreachable("it is gone".to_owned()));
@@ -321,7 +323,7 @@ pub fn reopen(
     let mut void = LogBatch::new();
     let opened = feed.finish(job, log.tail(), &mut void)?;
     if let Err(error) = mend(log, void) {
-        opened.machine.close(job);
+        close(job, &*opened.machine);
         return Err(refused(error));
     }
     log.register(gpid, start.durable, start.floor, start.ballot);
@@ -349,6 +351,26 @@ fn start_of(feed: &Feed) -> ReplicaStart {
     }
 }
 
+/// A panic in a state machine, as an error of its replica.
+pub(super) fn panicked(text: &str) -> AppError {
+    AppError::Failed(format!("panic: {text}"))
+}
+
+fn open_machine(
+    job: &BlockingCtx<'_>,
+    factory: &dyn StateMachineFactory,
+    args: &OpenArgs<'_>,
+) -> Result<Arc<dyn StateMachine>, AppError> {
+    job.contain(|| factory.open(job, args)).unwrap_or_else(|text| Err(panicked(&text)))
+}
+
+/// Closes a state machine. A panic is its own end, and nobody else's.
+pub(super) fn close(job: &BlockingCtx<'_>, machine: &dyn StateMachine) {
+    if let Err(text) = job.contain(|| machine.close(job)) {
+        tracing::error!(text, "panic in a state machine that is being closed");
+    }
+}
+
 fn open_one(
     job: &BlockingCtx<'_>,
     factory: &dyn StateMachineFactory,
@@ -358,7 +380,7 @@ fn open_one(
 ) -> Result<Feed, Problem> {
     let (info, init) = layout::load(&**job.disk(), dir)?;
     let args = OpenArgs { dir, gpid, info: &info };
-    let machine = factory.open(job, &args)?;
+    let machine = open_machine(job, factory, &args)?;
     Ok(Feed {
         gpid,
         info,
@@ -392,7 +414,7 @@ pub fn create_new(
     let init = layout::InitInfo::new(ballot, 0, floor);
     layout::create_new(&**job.disk(), &dir, info, &init).map_err(|error| error.to_string())?;
     let args = OpenArgs { dir: &dir, gpid, info };
-    let machine = factory.open(job, &args).map_err(|error| error.to_string())?;
+    let machine = open_machine(job, factory, &args).map_err(|error| error.to_string())?;
     log.register(gpid, Decree::ZERO, floor, Ballot(ballot));
     Ok(Opened { gpid, info: info.clone(), dir, machine, recovered: Recovered::default() })
 }
@@ -429,9 +451,9 @@ pub fn open_learned(
     disk.sync_dir(dir.parent().unwrap_or(Path::new("."))).map_err(text)?;
     log.register(gpid, decree, floor, ballot);
     let args = OpenArgs { dir, gpid, info };
-    let machine = factory.open(job, &args).map_err(|error| error.to_string())?;
+    let machine = open_machine(job, factory, &args).map_err(|error| error.to_string())?;
     if machine.last_applied() != decree {
-        machine.close(job);
+        close(job, &*machine);
         let has = machine.last_applied();
         return Err(format!("it has everything up to {has}, not {decree}"));
     }

@@ -11,7 +11,7 @@
 //!   nobody to learn from, so nothing takes its place here. People are told: metric, log, command, HTTP.
 
 use super::garbage::Swept;
-use super::open::{Opened, OpenedDir, Problem, open_dir, put_damaged_aside, reopen};
+use super::open::{Opened, OpenedDir, Problem, close, open_dir, put_damaged_aside, reopen};
 use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, LPC_STUB_OPEN, ReplicaStub, layout};
 use crate::host::LPC_REPLICA_EVENT;
 use crate::log::{LogError, SharedLog, Tails};
@@ -176,7 +176,7 @@ pub(super) fn register(ctx: &Ctx<'_>, table: &mut ServiceTable, unserved: &Unser
 fn describe(unserved: &UnservedMap) -> serde_json::Value {
     let unserved = unserved.lock();
     let each = unserved.iter().map(|(gpid, each)| {
-        let state = if each.pause.is_some() { "waits for its disk" } else { "damaged" };
+        let state = if each.pause.is_some() { "waits to be opened again" } else { "damaged" };
         json!({ "gpid": gpid.to_string(), "state": state, "dir": each.dir, "reason": each.reason })
     });
     each.collect()
@@ -194,7 +194,7 @@ pub(super) fn close_and_put_aside(
     log: Option<&SharedLog>,
     dir: &Path,
 ) {
-    machine.close(job);
+    close(job, machine);
     put_unwanted_aside(job, gpid, log, dir);
 }
 
@@ -417,7 +417,7 @@ impl ReplicaStub {
         self.dirs[index].former.extend(former);
         ctx.offload(
             &LPC_OPEN_REPLICA,
-            move |job| machines.into_iter().for_each(|machine| machine.close(job)),
+            move |job| machines.into_iter().for_each(|machine| close(job, &*machine)),
             self.me,
             |_, (), _| {},
         );
@@ -491,10 +491,14 @@ impl ReplicaStub {
 
     /// A replica broke while it was served.
     pub(super) fn replica_failed(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid, error: &LocalError) {
-        let damaged = matches!(error, LocalError::Corrupt(_));
-        // The files of one that is behind are in order: it is opened again, out of its group by then, and learns.
-        if damaged || matches!(error, LocalError::Disk(_) | LocalError::Behind(_)) {
-            self.take_out(ctx, gpid, error.to_string(), damaged);
+        match error {
+            LocalError::Corrupt(_) => self.take_out(ctx, gpid, error.to_string(), true),
+            // The files of one that is behind are in order: it is opened again, out of its group by then, and learns.
+            LocalError::Disk(_) | LocalError::Panic(_) | LocalError::Behind(_) => {
+                self.take_out(ctx, gpid, error.to_string(), false);
+            }
+            // With the directory, or when it is learned anew.
+            LocalError::Log(_) | LocalError::App(_) | LocalError::Invariant(_) => {}
         }
         self.sync_now(ctx);
     }
@@ -526,7 +530,7 @@ impl ReplicaStub {
         data_dir: usize,
     ) {
         self.dirs[data_dir].former.push(Arc::downgrade(&machine));
-        let close = move |job: &BlockingCtx<'_>| machine.close(job);
+        let close = move |job: &BlockingCtx<'_>| close(job, &*machine);
         ctx.offload(&LPC_OPEN_REPLICA, close, self.me, |_, (), _| {});
     }
 
@@ -544,7 +548,7 @@ impl ReplicaStub {
         ctx.offload(
             &LPC_OPEN_REPLICA,
             move |job| {
-                machine.close(job);
+                close(job, &*machine);
                 damaged.then(|| put_damaged_aside(job, gpid, dir, &reason))
             },
             self.me,

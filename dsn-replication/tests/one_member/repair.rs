@@ -40,7 +40,7 @@ fn a_replica_that_the_disk_refuses_is_opened_when_it_does_not_any_more() {
     world.wait_served(2);
     assert_eq!(refused(world.try_get(1, "k1")), ErrorCode::ObjectNotFound);
     let told = world.command("replica.query-unserved");
-    assert!(told.contains("\"1.1\"") && told.contains("waits for its disk"), "{told}");
+    assert!(told.contains("\"1.1\"") && told.contains("waits to be opened again"), "{told}");
     // Others write on meanwhile; segments with what it needs must not go.
     for n in 0..50 {
         world.set(0, &format!("more{n}=x"));

@@ -184,14 +184,15 @@ pub fn cancel(ctx: &mut Ctx<'_>, id: CallId) -> bool {
     true
 }
 
-/// Runs the outcome on its resident: here and now, or as an event when it is busy or elsewhere.
+/// Runs the outcome on its resident: here and now, or as an event when it is busy or elsewhere. A panic costs that
+/// resident, not the connection's.
 pub(crate) fn deliver<T: Resident>(
     ctx: &mut Ctx<'_>,
     back: Addr<T>,
     code: Code,
     f: impl FnOnce(&mut T, &mut Ctx<'_>) + Send + 'static,
 ) {
-    if let Err(f) = ctx.with(back, f) {
+    if let Some(Err(f)) = ctx.contain(|ctx| ctx.with(back, f)) {
         ctx.post(back, code, f);
     }
 }
