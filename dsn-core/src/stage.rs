@@ -152,6 +152,14 @@ impl Stage {
     }
 }
 
+/// The name of a lane of a shared stage ([`StagePlan::add_lanes`]); the first is the stage itself.
+pub fn lane(stage: &str, index: usize) -> String {
+    match index {
+        0 => stage.to_owned(),
+        _ => format!("{stage}_{}", index + 1),
+    }
+}
+
 /// How loop stages share workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
@@ -180,6 +188,33 @@ pub const SHARED_ADMIT_DELAY: Duration = Duration::from_millis(100);
 pub const SHARED_QUEUE_LIMIT: usize = 10_000;
 
 impl StagePlan {
+    /// Gives a shared stage `count` lanes: itself, and further stages of one thread each ([`lane`]). What is done in
+    /// one waits for nothing that is done in another.
+    pub fn add_lanes(&mut self, stage: &str, count: usize) {
+        let Some(of) = self.stages.iter().find(|of| of.name() == stage) else { return };
+        let (admit_delay, queue_limit) = (of.admit_delay, of.queue_limit);
+        let names: Vec<String> = (1..count).map(|index| lane(stage, index)).collect();
+        // In front of the others: what loop stages want done elsewhere goes to the last pool.
+        for stage in &mut self.stages {
+            if let Executor::Shared(pool) = &mut stage.executor {
+                *pool += names.len();
+            }
+        }
+        self.pools.splice(0..0, names.iter().map(|name| (name.clone(), 1)));
+        for (pool, name) in names.iter().enumerate() {
+            let executor = Executor::Shared(pool);
+            self.stages.push(Stage::new(name, executor, admit_delay, queue_limit));
+        }
+    }
+
+    /// Gives the pool of a shared stage a thread more for each of `dirs` data directories but the first.
+    pub fn add_threads(&mut self, stage: &str, dirs: usize) {
+        let Some(of) = self.stages.iter().find(|of| of.name() == stage) else { return };
+        if let Executor::Shared(pool) = of.executor {
+            self.pools[pool].1 += dirs.saturating_sub(1);
+        }
+    }
+
     /// The index of a blocking pool by name; a new one of one thread when there is none.
     pub fn pool(&mut self, name: &str) -> usize {
         if let Some(index) = self.pools.iter().position(|(known, _)| known == name) {
@@ -248,6 +283,28 @@ mod tests {
         assert_eq!(small.stages[1].workers(), small.stages[2].workers());
         let big = StagePlan::auto(16);
         assert!(big.stages[1].workers().iter().all(|w| !big.stages[2].workers().contains(w)));
+    }
+
+    #[test]
+    fn lanes_have_a_thread_each_and_move_nothing() {
+        let mut plan = StagePlan::auto(2);
+        let pool_of = |plan: &StagePlan, name: &str| {
+            let stage = plan.stages.iter().find(|stage| stage.name() == name).unwrap();
+            let Executor::Shared(pool) = stage.executor() else { panic!("shared") };
+            plan.pools[*pool].clone()
+        };
+        let names = [LOCAL_APP, SCAN, PLOG, REPLICATION_LONG];
+        let before = names.map(|name| pool_of(&plan, name));
+        let last = plan.pools.last().cloned();
+        plan.add_lanes(PLOG, 3);
+        plan.add_lanes(SCAN, 1);
+        assert_eq!(names.map(|name| pool_of(&plan, name)), before);
+        assert_eq!(plan.pools.last().cloned(), last);
+        for index in 1..3 {
+            let name = lane(PLOG, index);
+            assert_eq!(pool_of(&plan, &name), (name.clone(), 1));
+        }
+        assert_eq!(lane(PLOG, 0), PLOG);
     }
 
     #[test]

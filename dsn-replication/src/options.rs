@@ -50,6 +50,9 @@ dsn_core::options! {
         config_sync_interval_ms: u32 = 30_000, in 100..=3_600_000;
         /// Milliseconds between two rounds in which the meta server looks at every partition.
         lb_interval_ms: u32 = 10_000, in 100..=3_600_000;
+        /// Seconds after which a sync of the mutation log that is not done counts as failed, if `log_durability` asks
+        /// for syncs: the data directory is shut, and its replicas leave their groups.
+        log_sync_timeout_seconds: u32 = 30, in 1..=3_600;
         /// Fewest members that a group must have to accept writes; 0: one of two, else more than half.
         mutation_2pc_min_replica_count: u32 = 2, in 0..=16;
         /// Milliseconds that a member may take to acknowledge a write before it leaves the group. One whose answers

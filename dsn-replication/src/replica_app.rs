@@ -113,6 +113,7 @@ impl ReplicaAppOptions {
                     replication.log_private_reserve_max_time_seconds.into(),
                 ),
                 reserve_bytes: u64::from(replication.log_private_reserve_max_size_mb) << 20,
+                sync_timeout: Duration::from_secs(replication.log_sync_timeout_seconds.into()),
                 count_limit: replication.log_shared_file_count_limit as usize,
                 ..LogOptions::default()
             },

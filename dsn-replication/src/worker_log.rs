@@ -36,6 +36,15 @@ pub struct WorkerLogs {
     all: Mutex<Vec<Addr<WorkerLog>>>,
 }
 
+impl WorkerLogs {
+    /// A log may be durable further than before, or have failed: all but `but` look.
+    pub fn look(&self, ctx: &mut Ctx<'_>, but: Option<Addr<WorkerLog>>) {
+        for other in self.all.lock().iter().filter(|other| Some(**other) != but) {
+            ctx.post(*other, &LPC_LOG_SYNCED, WorkerLog::synced);
+        }
+    }
+}
+
 /// What this worker keeps.
 #[derive(Default)]
 struct Local {
@@ -162,9 +171,10 @@ impl WorkerLog {
 
     /// Asks for a sync, unless one waits to run.
     pub fn sync(&mut self, ctx: &mut Ctx<'_>, log: &Arc<SharedLog>, scope: SyncScope) {
-        let Some(job) = log.begin_sync(scope) else { return };
+        let Some(job) = log.begin_sync(scope, ctx.now()) else { return };
         let (log, on_stage) = (log.clone(), log.clone());
-        ctx.offload(
+        ctx.offload_on(
+            log.options().stage,
             &LPC_LOG_SYNC,
             move |_| on_stage.run_sync(job),
             self.me,
@@ -173,12 +183,7 @@ impl WorkerLog {
                 if matches!(again, Ok(true)) && !this.waiting.is_empty() {
                     this.sync(ctx, &log, SyncScope::All);
                 }
-                let others = this.others.all.lock().clone();
-                for other in others {
-                    if other != this.me {
-                        ctx.post(other, &LPC_LOG_SYNCED, |other, ctx| other.synced(ctx));
-                    }
-                }
+                this.others.clone().look(ctx, Some(this.me));
                 this.synced(ctx);
             },
         );

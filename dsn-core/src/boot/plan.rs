@@ -29,7 +29,7 @@ pub fn node_parts(
         name: format!("{}{}{port}", instance.name, instance.index),
         role: instance.name.clone(),
         config: Some(config.clone()),
-        plan: stage_plan(config, &runtime)?,
+        plan: stage_plan(config, &runtime, instance.data_dirs.len())?,
         worker: WorkerConfig {
             turn_tasks: runtime.turn_tasks as usize,
             turn_time: runtime.turn_time,
@@ -68,7 +68,11 @@ fn code_overrides(config: &Config) -> Result<Vec<(String, CodeOverride)>, String
 }
 
 /// Stages and threads from `[runtime]` and `[threadpool.*]` over the built-in plan.
-fn stage_plan(config: &Config, runtime: &RuntimeOptions) -> Result<StagePlan, String> {
+fn stage_plan(
+    config: &Config,
+    runtime: &RuntimeOptions,
+    data_dirs: usize,
+) -> Result<StagePlan, String> {
     let cores = match runtime.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers as usize,
@@ -78,6 +82,9 @@ fn stage_plan(config: &Config, runtime: &RuntimeOptions) -> Result<StagePlan, St
         Layout::Fused => StagePlan::with_layout(cores, stage::Layout::Fused),
         Layout::Split => StagePlan::with_layout(cores, stage::Layout::Split),
     };
+    // A disk that hangs must not hold up the others.
+    plan.add_lanes(stage::PLOG, data_dirs);
+    plan.add_threads(stage::REPLICATION_LONG, data_dirs);
     for (name, origin) in config.names("threadpool.*") {
         if !plan.stages.iter().any(|stage| stage.name() == name) {
             let known: Vec<&str> = plan.stages.iter().map(|stage| stage.name()).collect();
@@ -164,7 +171,7 @@ mod tests {
 
     fn plan(text: &str) -> Result<StagePlan, String> {
         let config = config(text);
-        stage_plan(&config, &config.section().unwrap())
+        stage_plan(&config, &config.section().unwrap(), 1)
     }
 
     fn stage<'a>(plan: &'a StagePlan, name: &str) -> &'a Stage {

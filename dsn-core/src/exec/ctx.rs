@@ -450,8 +450,20 @@ impl Ctx<'_> {
         back: Addr<T>,
         done: impl FnOnce(&mut T, R, &mut Ctx<'_>) + Send + 'static,
     ) {
+        self.offload_on(None, code, job, back, done);
+    }
+
+    /// The same on a shared stage that is not that of `code`, if one is given.
+    pub fn offload_on<T: Resident, R: Send + 'static>(
+        &mut self,
+        stage: Option<StageId>,
+        code: Code,
+        job: impl FnOnce(&BlockingCtx<'_>) -> R + Send + 'static,
+        back: Addr<T>,
+        done: impl FnOnce(&mut T, R, &mut Ctx<'_>) + Send + 'static,
+    ) {
         let raw = back.raw();
-        let stage = self.core.node.spec(code).stage;
+        let stage = stage.unwrap_or(self.core.node.spec(code).stage);
         let job = BlockingJob {
             code,
             stage,

@@ -26,6 +26,7 @@ pub mod token;
 #[cfg(test)]
 mod tests;
 
+use dsn_core::node::StageId;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,6 +57,10 @@ pub struct LogOptions {
     pub count_limit: usize,
     /// Most replicas asked at a time.
     pub flush_limit: usize,
+    /// A sync that is not done so long after it was asked for counts as failed.
+    pub sync_timeout: Duration,
+    /// Where its syncs run; `None` for the stage of their code.
+    pub stage: Option<StageId>,
 }
 
 impl Default for LogOptions {
@@ -68,6 +73,8 @@ impl Default for LogOptions {
             reserve_bytes: 1000 << 20,
             count_limit: 100,
             flush_limit: 64,
+            sync_timeout: Duration::from_secs(30),
+            stage: None,
         }
     }
 }

@@ -3,10 +3,11 @@
 //! While one runs, the next is queued behind it on the blocking stage and begins as soon as the first has ended,
 //! without a worker in between; what is appended until then joins it.
 
-use super::LogError;
 use super::shared::{SharedLog, State};
+use super::{Durability, LogError};
 use dsn_core::disk::{File, SyncMode};
 use dsn_core::planted;
+use dsn_core::time::Mono;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct SyncOutcome {
 struct Running {
     number: u64,
     upto: u64,
+    /// When it was asked for.
+    asked: Mono,
     ended: bool,
 }
 
@@ -46,8 +49,8 @@ struct Running {
 pub(super) struct Syncs {
     /// Everything before is durable.
     synced: u64,
-    /// One is on its way to the blocking stage, for so much.
-    queued: Option<SyncScope>,
+    /// One is on its way to the blocking stage, for so much, since then.
+    queued: Option<(SyncScope, Mono)>,
     /// In the order in which they began; with a stage of several threads more than one may run.
     running: VecDeque<Running>,
     /// How many have begun.
@@ -68,10 +71,16 @@ impl Syncs {
         self.running.back().map_or(self.synced, |last| last.upto)
     }
 
-    fn begin(&mut self, upto: u64) -> u64 {
+    fn begin(&mut self, upto: u64, asked: Mono) -> u64 {
         self.begun += 1;
-        self.running.push_back(Running { number: self.begun, upto, ended: false });
+        self.running.push_back(Running { number: self.begun, upto, asked, ended: false });
         self.begun
+    }
+
+    /// Since when the oldest one that has not ended was asked for.
+    fn waiting_since(&self) -> Option<Mono> {
+        let queued = self.queued.map(|(_, asked)| asked);
+        self.running.iter().filter(|of| !of.ended).map(|of| of.asked).chain(queued).min()
     }
 
     /// One has ended well. What it covers is durable once all that began before it have ended well, too.
@@ -88,13 +97,16 @@ impl Syncs {
 impl SharedLog {
     /// A sync, if there is anything to sync that none covers and no other one waits to run. Run it on a blocking stage
     /// ([`SharedLog::run_sync`]); whatever is appended before it runs is covered as well.
-    pub fn begin_sync(&self, scope: SyncScope) -> Option<SyncJob> {
+    pub fn begin_sync(&self, scope: SyncScope, now: Mono) -> Option<SyncJob> {
         let mut state = self.state.lock();
         if state.failed() || state.syncs.covered() >= upto(&state, scope) {
             return None;
         }
         let queued = state.syncs.queued;
-        state.syncs.queued = queued.max(Some(scope));
+        state.syncs.queued = Some(match queued {
+            Some((other, asked)) => (other.max(scope), asked),
+            None => (scope, now),
+        });
         queued.is_none().then_some(SyncJob(()))
     }
 
@@ -102,16 +114,33 @@ impl SharedLog {
     pub fn run_sync(&self, _job: SyncJob) -> SyncOutcome {
         let (number, files) = {
             let mut state = self.state.lock();
-            let scope = state.syncs.queued.take().unwrap_or(SyncScope::Sealed);
-            cover(&mut state, scope)
+            let (scope, asked) =
+                state.syncs.queued.take().unwrap_or((SyncScope::Sealed, Mono::NEVER));
+            cover(&mut state, scope, asked)
         };
         SyncOutcome { number, outcome: sync(&files) }
+    }
+
+    /// A sync that has hung for [`LogOptions::sync_timeout`](super::LogOptions::sync_timeout) fails the log, as one
+    /// does that returns an error; what it returns in the end changes nothing any more. Returns whether the log has
+    /// failed just now.
+    pub fn fail_if_hung(&self, now: Mono) -> bool {
+        let mut state = self.state.lock();
+        let limit = self.options.sync_timeout;
+        let hung = state.syncs.waiting_since().is_some_and(|asked| (asked + limit).is_past(now));
+        // In the page cache nobody waits for a sync, however busy the disk is.
+        if !hung || self.options.durability == Durability::Os || state.failed() {
+            return false;
+        }
+        let error = io::Error::new(io::ErrorKind::TimedOut, format!("not done within {limit:?}"));
+        let _ = self.fail(&mut state, "syncing", &error);
+        true
     }
 
     /// Ends a sync. Returns whether another one is due.
     ///
     /// # Errors
-    /// [`LogError::Failed`] when the sync failed: what was not durable before never will be.
+    /// [`LogError::Failed`] when the sync failed, or the log had before: what was not durable before never will be.
     pub fn end_sync(&self, sync: SyncOutcome) -> Result<bool, LogError> {
         let mut state = self.state.lock();
         match sync.outcome {
@@ -120,6 +149,7 @@ impl SharedLog {
             }
             _ => {
                 state.syncs.end(sync.number);
+                self.check(&state)?;
                 Ok(state.syncs.covered() < state.current.end())
             }
         }
@@ -130,7 +160,8 @@ impl SharedLog {
     /// # Errors
     /// As [`SharedLog::end_sync`].
     pub fn sync_now(&self, scope: SyncScope) -> Result<(), LogError> {
-        let (number, files) = cover(&mut self.state.lock(), scope);
+        // Whoever is here waits for it, and nobody looks.
+        let (number, files) = cover(&mut self.state.lock(), scope, Mono::NEVER);
         self.end_sync(SyncOutcome { number, outcome: sync(&files) }).map(drop)
     }
 }
@@ -147,7 +178,7 @@ fn sync(files: &[Arc<dyn File>]) -> io::Result<()> {
 }
 
 /// Begins a sync: its number, and the files.
-fn cover(state: &mut State, scope: SyncScope) -> (u64, Vec<Arc<dyn File>>) {
+fn cover(state: &mut State, scope: SyncScope, asked: Mono) -> (u64, Vec<Arc<dyn File>>) {
     let upto = upto(state, scope).max(state.syncs.covered());
     let State { sealed, current, syncs, .. } = state;
     let current = (scope == SyncScope::All).then_some(current);
@@ -157,5 +188,5 @@ fn cover(state: &mut State, scope: SyncScope) -> (u64, Vec<Arc<dyn File>>) {
             files.push(segment.file.clone());
         }
     }
-    (syncs.begin(upto), files)
+    (syncs.begin(upto, asked), files)
 }

@@ -58,8 +58,9 @@ impl ReplicaStub {
 
     fn invited(&mut self, ctx: &mut Ctx<'_>, info: AppInfo, lesson: Lesson) {
         let gpid = lesson.gpid;
-        let busy =
-            self.opening.contains_key(&gpid) || self.is_waiting(gpid) || self.waits_for_a_dir();
+        let busy = self.opening.contains_key(&gpid)
+            || self.is_waiting(gpid)
+            || self.waits_for_a_dir(ctx.clock());
         let running = self.learners.get(&gpid).map(|(attempt, _)| *attempt);
         if busy || running.is_some_and(|attempt| attempt >= lesson.attempt) {
             return;

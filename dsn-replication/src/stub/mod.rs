@@ -40,6 +40,7 @@ use crate::worker_log::WorkerLogs;
 use copies::{Copies, CopyOptions};
 use dsn_core::exec::{Addr, BlockingCtx, Ctx, Place, Resident};
 use dsn_core::node::StageId;
+use dsn_core::stage::{PLOG, lane};
 use dsn_core::time::Mono;
 use dsn_rpc::ServiceTable;
 use dsn_rpc::error_code::ErrorCode;
@@ -315,16 +316,24 @@ impl ReplicaStub {
     /// be used is left out and tried again later; without any the server cannot run.
     pub fn open(&mut self, ctx: &mut Ctx<'_>, done: OnOpened) {
         let factory = self.factory.clone();
-        let (paths, log) = (self.options.data_dirs.clone(), self.options.log.clone());
+        let paths = self.options.data_dirs.clone();
+        let logs: Vec<LogOptions> =
+            (0..paths.len()).map(|index| self.log_options(ctx, index)).collect();
         ctx.offload(
             &LPC_STUB_OPEN,
             move |job| {
-                let open = |path| open_dir(job, &*factory, path, &log);
-                paths.iter().map(|path| open(path)).collect()
+                let each = paths.iter().zip(&logs);
+                each.map(|(path, log)| open_dir(job, &*factory, path, log)).collect()
             },
             self.me,
             move |stub, opened, ctx| stub.opened(ctx, opened, done),
         );
+    }
+
+    /// How the log of a data directory behaves. Its syncs have a lane of their own.
+    fn log_options(&self, ctx: &Ctx<'_>, index: usize) -> LogOptions {
+        let stage = ctx.node().find_stage(&lane(PLOG, index));
+        LogOptions { stage, ..self.options.log.clone() }
     }
 
     fn opened(

@@ -121,6 +121,7 @@ pub(super) struct DataDir {
     /// Grows as well when the directory fails again soon after it was opened.
     pause: Pause,
     opened_at: Mono,
+    shut_at: Mono,
     opening: bool,
     /// The log before, which has failed; none of its files may be being made when the directory is opened again.
     former_log: Option<Arc<SharedLog>>,
@@ -138,6 +139,7 @@ impl DataDir {
             tails: None,
             pause: Pause::first(now),
             opened_at: now,
+            shut_at: now,
             opening: false,
             former_log: None,
             former: Vec::new(),
@@ -150,9 +152,11 @@ impl DataDir {
         self.space.is_some_and(|(_, full)| full)
     }
 
-    /// Whether it is shut, and may well be open again before what is in it would be copied from elsewhere.
-    fn may_return(&self) -> bool {
-        self.log.is_none() && self.pause.is_short()
+    /// Whether it is shut, and may well be open again before what is in it would be copied from elsewhere. A disk that
+    /// hangs may neither let it be closed nor opened.
+    fn may_return(&self, now: Mono) -> bool {
+        let patient = self.pause.is_short() && !(self.shut_at + PAUSE_MAX).is_past(now);
+        self.log.is_none() && patient
     }
 
     /// The log, if it takes anything.
@@ -258,8 +262,8 @@ impl ReplicaStub {
 
     /// Whether a data directory is shut that will soon show what it holds. One that stays shut for longer than
     /// [`PAUSE_MAX`] is not waited for: what was in it is learned anew, into another one.
-    pub(super) fn waits_for_a_dir(&self) -> bool {
-        self.dirs.iter().any(DataDir::may_return)
+    pub(super) fn waits_for_a_dir(&self, now: Mono) -> bool {
+        self.dirs.iter().any(|dir| dir.may_return(now))
     }
 
     /// Another replica has taken the place of one that is not served.
@@ -378,6 +382,9 @@ impl ReplicaStub {
         if dir.opening {
             return;
         }
+        if dir.log.as_ref().is_some_and(|log| log.fail_if_hung(ctx.clock())) {
+            self.worker_logs.look(ctx, None);
+        }
         match dir.log.as_ref().map(|log| log.failure()) {
             Some(None) => {}
             Some(Some(error)) => self.shut_dir(ctx, index, &error),
@@ -400,7 +407,9 @@ impl ReplicaStub {
         let dir = &mut self.dirs[index];
         tracing::error!(dir = %dir.path.display(), %error, "data directory shut, to be opened again");
         dir.former_log = dir.log.take();
-        dir.pause = dir.pause.after(dir.opened_at, ctx.clock());
+        let now = ctx.clock();
+        dir.shut_at = now;
+        dir.pause = dir.pause.after(dir.opened_at, now);
         let here = |held: &&Held| held.data_dir == index;
         let gpids: Vec<Gpid> =
             self.held.iter().filter(|(_, held)| here(held)).map(|(gpid, _)| *gpid).collect();
@@ -421,10 +430,12 @@ impl ReplicaStub {
             self.me,
             |_, (), _| {},
         );
+        // Their groups must do without them.
+        self.sync_now(ctx);
     }
 
     fn open_dir_again(&mut self, ctx: &mut Ctx<'_>, index: usize) {
-        let (factory, log) = (self.factory.clone(), self.options.log.clone());
+        let (factory, log) = (self.factory.clone(), self.log_options(ctx, index));
         let path = self.dirs[index].path.clone();
         ctx.offload(
             &LPC_STUB_OPEN,

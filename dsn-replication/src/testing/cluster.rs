@@ -37,6 +37,7 @@ use dsn_rpc::{Rpc, RpcOptions, ServiceTable};
 use parking_lot::Mutex;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,13 +162,14 @@ fn node(
     role: &str,
     host: u8,
     config: &Config,
+    data_dirs: Vec<PathBuf>,
     app: impl Fn() -> Box<dyn ServiceApp> + 'static,
 ) -> NodeSpec {
     let instance = AppInstance {
         name: role.to_owned(),
         index: 1,
         ports: Vec::new(),
-        data_dirs: Vec::new(),
+        data_dirs,
         arguments: String::new(),
         config: config.clone(),
     };
@@ -199,14 +201,13 @@ fn meta_server(config: &Config) -> Box<dyn ServiceApp> {
 fn replica_server(
     config: &Config,
     host: u8,
-    data_dirs: usize,
+    data_dirs: Vec<PathBuf>,
     make: MakeFactory,
 ) -> Box<dyn ServiceApp> {
-    let more = (2..=data_dirs).map(|n| format!("/data{n}").into());
     let options = ReplicaAppOptions {
         listen: at(host, SERVER_PORT),
         metas: vec![at(1, META_PORT).into()],
-        data_dirs: std::iter::once("/data".into()).chain(more).collect(),
+        data_dirs,
         replication: section::<ReplicationOptions>(config),
         copy: section::<NfsOptions>(config),
         rpc: section::<RpcOptions>(config),
@@ -252,19 +253,24 @@ impl SimCluster {
         let mut sim = Sim::new(spec.seed, spec.sim.clone());
         let own = config.clone();
         let meta =
-            sim.add_node(node("meta".to_owned(), "meta", 1, &config, move || meta_server(&own)));
+            node("meta".to_owned(), "meta", 1, &config, Vec::new(), move || meta_server(&own));
+        let meta = sim.add_node(meta);
+        let more = (2..=spec.data_dirs).map(|n| format!("/data{n}").into());
+        let dirs: Vec<PathBuf> = std::iter::once("/data".into()).chain(more).collect();
         assert!(spec.servers <= SERVERS_MAX, "at most {SERVERS_MAX} servers");
         let servers = (0..spec.servers).map(|index| {
-            let (own, host, dirs) = (config.clone(), 10 + index as u8, spec.data_dirs);
-            let app = move || replica_server(&own, host, dirs, make());
-            sim.add_node(node(format!("replica{index}"), "replica", host, &config, app))
+            let (own, host, paths) = (config.clone(), 10 + index as u8, dirs.clone());
+            let app = move || replica_server(&own, host, paths.clone(), make());
+            let name = format!("replica{index}");
+            sim.add_node(node(name, "replica", host, &config, dirs.clone(), app))
         });
         let servers = servers.collect();
         let core = Slot::default();
         let slot = core.clone();
-        let client = sim.add_node(node("client".to_owned(), "client", 99, &config, move || {
+        let client = node("client".to_owned(), "client", 99, &config, Vec::new(), move || {
             Box::new(ClientApp(slot.clone()))
-        }));
+        });
+        let client = sim.add_node(client);
         let copies = spec.copies;
         let mut cluster = Self { sim, meta, servers, client, core, app_type, copies };
         for id in cluster.sim.node_ids() {

@@ -58,6 +58,13 @@ pub enum DiskFault {
         /// Part of the path; empty for all files.
         path: String,
     },
+    /// No sync ends before this much time has passed, on files whose path contains `path`; everything else goes on.
+    HungSync {
+        /// Longest time.
+        limit: Duration,
+        /// Part of the path; empty for all files.
+        path: String,
+    },
 }
 
 /// Names one lasting fault of a disk.
@@ -125,6 +132,17 @@ impl Faults {
         self.active.iter().any(
             |active| matches!(&active.fault, DiskFault::Full { path: part } if path.contains(part.as_str())),
         )
+    }
+
+    /// How long a sync takes at least.
+    pub(super) fn hangs(&self, path: &str, now: u64) -> u64 {
+        let left = |active: &Active| match &active.fault {
+            DiskFault::HungSync { limit, path: part } if path.contains(part.as_str()) => {
+                (active.since + nanos_of(*limit)).saturating_sub(now)
+            }
+            _ => 0,
+        };
+        self.active.iter().map(left).max().unwrap_or(0)
     }
 
     /// How long an operation takes that would normally take `cost` ns.

@@ -72,7 +72,7 @@ impl File for SimFile {
     fn sync(&self, _mode: SyncMode) -> io::Result<()> {
         let mut image = self.disk.image()?;
         let dirty = image.names.file(self.ino)?.dirty_bytes();
-        self.disk.charge(&mut image, &self.path, Pace::Sync, dirty);
+        self.disk.charge_sync(&mut image, &self.path, dirty);
         let outcome = image.faults.fails(DiskOp::Sync, &self.path);
         let lies = image.faults.lies(&self.path);
         image.names.change(self.ino, |content| match outcome {
@@ -240,9 +240,9 @@ impl Disk for SimDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut image = self.image()?;
         let parts = parts(path);
-        self.charge_name(&mut image, &parts, Pace::Sync);
-        let ino = image.names.resolve(&parts)?;
         let full = whole(&parts);
+        self.charge_sync(&mut image, &full, 0);
+        let ino = image.names.resolve(&parts)?;
         image.faults.fails(DiskOp::Sync, &full)?;
         if !image.faults.lies(&full) {
             image.names.sync_dir(ino);

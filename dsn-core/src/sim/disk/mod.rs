@@ -332,6 +332,14 @@ impl SimDisk {
         self.shared.spent.fetch_add(cost, Ordering::Relaxed);
     }
 
+    /// Charges time for a sync of `bytes` bytes.
+    fn charge_sync(&self, image: &mut Image, path: &str, bytes: u64) {
+        self.charge(image, path, Pace::Sync, bytes);
+        let spent = self.shared.spent.load(Ordering::Relaxed);
+        let hung = image.faults.hangs(path, self.shared.time.load(Ordering::Relaxed) + spent);
+        self.shared.spent.fetch_add(hung, Ordering::Relaxed);
+    }
+
     /// Counts a change that has been made; the disk may go dead after it.
     fn step(&self, image: &mut Image, kind: StepKind, path: &str) {
         image.steps += 1;

@@ -176,7 +176,7 @@ impl World {
 
     pub(crate) fn sync(&mut self, at: usize) {
         let server = &mut self.servers[at];
-        if let Some(job) = server.log.begin_sync(SyncScope::All) {
+        if let Some(job) = server.log.begin_sync(SyncScope::All, Mono::ZERO) {
             let outcome = server.log.run_sync(job);
             server.log.end_sync(outcome).expect("the log works");
         }
