@@ -59,9 +59,9 @@ pub fn choose(former: &[Former], committed: i64) -> Result<RpcAddress, String> {
                 return Err(format!("{}, the last member, holds no replica any more", last.node));
             }
             // Who left last under a later ballot need not know what was committed before: it has it, or it has lost
-            // something. The one before it cannot have a later ballot unless the last has lost something.
-            let opposed = (ballot_a > ballot_b
-                && (committed_a < committed_b || prepared_a < prepared_b))
+            // something. The one before it has a later ballot only if the last one invited it under that and never
+            // wrote it down, or has lost it.
+            let opposed = (ballot_a > ballot_b && committed_a < committed_b)
                 || (ballot_a < ballot_b && committed_a > prepared_b);
             if opposed {
                 return Err(format!(
@@ -75,7 +75,8 @@ pub fn choose(former: &[Former], committed: i64) -> Result<RpcAddress, String> {
             let newer = match ballot_a.cmp(&ballot_b) {
                 Ordering::Less => false,
                 Ordering::Equal => prepared_a > prepared_b && committed_a >= committed_b,
-                Ordering::Greater => true,
+                // It was invited under a ballot that the last one had no time to write down, and did nothing under.
+                Ordering::Greater => prepared_a >= prepared_b,
             };
             if newer { first } else { last }
         }
