@@ -38,8 +38,10 @@ pub fn read_decided(
     bytes_max: usize,
 ) -> Result<Chunk, LogError> {
     let from = if proof.is_some() { after } else { after.next() };
+    // What proves the history is not handed out, and does not count.
     let mut reading = Reading {
         next: from,
+        after,
         upto,
         window: BTreeMap::new(),
         chunk: Chunk { bodies: Vec::new(), position },
@@ -66,6 +68,7 @@ pub fn read_decided(
 
 struct Reading {
     next: Decree,
+    after: Decree,
     upto: Decree,
     /// The version of the highest ballot of each decree, and where it stands.
     window: BTreeMap<Decree, (Ballot, u64, Body)>,
@@ -94,7 +97,9 @@ impl Reading {
         while self.next <= decided.min(self.upto)
             && let Some((_, position, body)) = self.window.remove(&self.next)
         {
-            self.bytes += body.len();
+            if self.next > self.after {
+                self.bytes += body.len();
+            }
             self.chunk.bodies.push(body);
             // What is still undecided stands before what was decided last, maybe.
             let open = self.window.values().map(|(_, position, _)| *position).min();
@@ -133,12 +138,27 @@ mod tests {
     fn a_record_of_an_old_ballot_behind_newer_ones_is_not_handed_out() {
         let chunk = Chunk { bodies: Vec::new(), position: 0 };
         let (next, upto) = (Decree(23), Decree(24));
-        let mut reading = Reading { next, upto, window: BTreeMap::new(), chunk, bytes: 0 };
+        let after = next.prev();
+        let mut reading = Reading { next, after, upto, window: BTreeMap::new(), chunk, bytes: 0 };
         let newest = record(10, 23, 200);
         for record in [record(9, 23, 100), newest.clone(), record(9, 23, 300), record(10, 24, 400)]
         {
             reading.record(record);
         }
         assert_eq!(reading.chunk.bodies, [newest.payload]);
+    }
+    /// A large one would leave no room for what is asked for, and the log would seem to lack that.
+    #[test]
+    fn what_proves_the_history_takes_no_room() {
+        let chunk = Chunk { bodies: Vec::new(), position: 0 };
+        let (next, upto) = (Decree(23), Decree(24));
+        let (after, window) = (next, BTreeMap::new());
+        let mut reading = Reading { next, after, upto, window, chunk, bytes: 0 };
+        for decree in [23, 24] {
+            reading.record(record(9, decree, 10 * decree as u64));
+        }
+        assert_eq!((reading.chunk.bodies.len(), reading.bytes), (1, 0));
+        reading.decide(upto);
+        assert_eq!(reading.bytes, reading.chunk.bodies[1].len());
     }
 }

@@ -155,13 +155,22 @@ impl SharedLog {
         }
     }
 
-    /// Syncs everything written so far, here and now; blocks.
+    /// Syncs everything written so far, here and now; blocks. What another one that runs is syncing is synced as well:
+    /// whoever asks here waits for nobody else.
     ///
     /// # Errors
     /// As [`SharedLog::end_sync`].
     pub fn sync_now(&self, scope: SyncScope) -> Result<(), LogError> {
         // Whoever is here waits for it, and nobody looks.
-        let (number, files) = cover(&mut self.state.lock(), scope, Mono::NEVER);
+        let (number, files) = {
+            let mut state = self.state.lock();
+            let synced = state.syncs.synced();
+            let State { sealed, current, .. } = &mut *state;
+            for segment in sealed.iter_mut().chain([current]) {
+                segment.dirty |= segment.end() > synced;
+            }
+            cover(&mut state, scope, Mono::NEVER)
+        };
         self.end_sync(SyncOutcome { number, outcome: sync(&files) }).map(drop)
     }
 }

@@ -446,12 +446,25 @@ fn a_sync_that_ends_before_an_earlier_one_waits_for_it() {
         let earlier = log.run_sync(job);
         disk.fail_syncs(false);
         assert!(log.begin_sync(SyncScope::All, Mono::ZERO).is_none(), "covered");
-        // The file is not dirty any more: this one has nothing to do.
         log.sync_now(SyncScope::All).unwrap();
         let Redeemed::Later(records) = log.redeem(records).unwrap() else { panic!("too early") };
         assert_eq!(log.end_sync(earlier).is_err(), fails);
         assert_eq!(log.redeem(records).is_err(), fails);
     }
+}
+
+/// Another one has begun and not ended: nobody knows whether it will.
+#[test]
+fn a_sync_here_and_now_relies_on_no_other() {
+    let disk = MemDisk::new();
+    let starts = [start(0)];
+    let (opened, _) = open_with(&disk, &options(Durability::GroupSync), &starts).unwrap();
+    let log = opened.log;
+    let _ = append(&log, &[(0, 1)]).unwrap();
+    let job = log.begin_sync(SyncScope::All, Mono::ZERO).unwrap();
+    let _running = log.run_sync(job);
+    disk.fail_syncs(true);
+    assert!(log.sync_now(SyncScope::All).is_err(), "it has asked the disk");
 }
 
 #[test]
