@@ -17,7 +17,7 @@ usage() {
 usage: ./run.sh VERB [OPTION...]
 
   start_onebox            build, start a cluster on this machine and create the table `temp`
-      -m, --meta_count N       meta servers (1)
+      -m, --meta_count N       meta servers (1; more need a store that they share, and there is none yet)
       -r, --replica_count N    replica servers (3)
       -a, --app_name NAME      table to create (temp)
       -p, --partition_count N  its partitions (8)
@@ -173,6 +173,7 @@ start_onebox() {
       *) die "start_onebox: unknown option $1; see ./run.sh help" ;;
     esac
   done
+  [ "$metas" = 1 ] || die "start_onebox: --meta_count $metas: the store of a meta server is its own, so there can be only one"
   [ -n "$copies" ] || copies=$((replicas < 3 ? replicas : 3))
   build
   mkdir -p "$ONEBOX"

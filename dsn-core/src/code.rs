@@ -39,6 +39,7 @@ impl Priority {
     pub const COUNT: usize = 3;
 
     /// 0 for LOW, 1 for COMMON, 2 for HIGH.
+    #[inline]
     pub fn index(self) -> usize {
         self as usize
     }
@@ -92,41 +93,50 @@ impl CodeDef {
     }
 
     /// The name, as on the wire and in the configuration.
+    #[inline]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
     /// What its events are.
+    #[inline]
     pub fn kind(&self) -> CodeKind {
         self.kind
     }
 
     /// Declared priority.
+    #[inline]
     pub fn priority(&self) -> Priority {
         self.priority
     }
 
     /// Declared stage.
+    #[inline]
     pub fn stage(&self) -> &'static str {
         self.stage
     }
 
     /// Hash of the name: equal in every process, unlike the index.
+    #[inline]
     pub fn name_hash(&self) -> u64 {
         self.name_hash
     }
 
     /// Declared timeout (of a call of this code).
+    #[inline]
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
     /// Dense index of this code in this process; registers it on first use.
+    #[inline]
     pub fn index(&'static self) -> usize {
         let index = self.index.load(Ordering::Acquire);
-        if index != UNREGISTERED {
-            return index as usize;
-        }
+        if index != UNREGISTERED { index as usize } else { self.enter_registry() }
+    }
+
+    #[cold]
+    fn enter_registry(&'static self) -> usize {
         let mut registry = REGISTRY.lock();
         let index = self.index.load(Ordering::Acquire);
         if index != UNREGISTERED {
@@ -174,6 +184,7 @@ impl fmt::Display for CodeDef {
 }
 
 impl PartialEq for CodeDef {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)
     }

@@ -17,6 +17,7 @@ pub type DetHashMap<K, V> = hashbrown::HashMap<K, V, DetState>;
 pub type DetHashSet<T> = hashbrown::HashSet<T, DetState>;
 
 /// A bijection on 64 bits in which every input bit reaches every output bit (SplitMix64's finaliser).
+#[inline]
 pub const fn mix64(value: u64) -> u64 {
     let mut z = value;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -53,6 +54,7 @@ impl TraceHash {
     }
 
     /// Appends a number.
+    #[inline]
     pub const fn push(&mut self, value: u64) {
         self.0 = mix64(self.0.rotate_left(23) ^ value).wrapping_add(0x9e37_79b9_7f4a_7c15);
     }

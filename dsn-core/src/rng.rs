@@ -51,6 +51,7 @@ impl Rng {
     }
 
     /// A uniformly distributed 64-bit number.
+    #[inline]
     pub fn next_u64(&mut self) -> u64 {
         let s = &mut self.state;
         let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
@@ -68,6 +69,7 @@ impl Rng {
     ///
     /// # Panics
     /// If `n` is zero: there is no such number.
+    #[inline]
     pub fn below(&mut self, n: u64) -> u64 {
         assert!(n > 0, "Rng::below(0)");
         // Lemire's method: the high half of a 128-bit product, rejecting the few low halves that would
@@ -101,6 +103,7 @@ impl Rng {
 
     /// True `numerator` times in `denominator`; always when the fraction is one or more, never when
     /// the denominator is zero.
+    #[inline]
     pub fn ratio(&mut self, numerator: u64, denominator: u64) -> bool {
         denominator > 0 && self.below(denominator) < numerator
     }

@@ -17,6 +17,7 @@ use std::time::Duration;
 pub const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// The length of `duration` in nanoseconds, `u64::MAX` when it does not fit.
+#[inline]
 pub fn nanos_of(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -32,11 +33,13 @@ impl Mono {
     pub const NEVER: Self = Self(u64::MAX);
 
     /// The reading `nanos` nanoseconds after the clock's start.
+    #[inline]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
     /// Nanoseconds since the clock's start.
+    #[inline]
     pub const fn nanos(self) -> u64 {
         self.0
     }
@@ -52,11 +55,13 @@ impl Mono {
     }
 
     /// How long ago `earlier` was; zero when it is not in the past.
+    #[inline]
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
     /// How long until `later`; zero when it has come.
+    #[inline]
     pub const fn until(self, later: Self) -> Duration {
         later.saturating_since(self)
     }
@@ -67,6 +72,7 @@ impl Mono {
     }
 
     /// Whether a deadline at `self` has passed at `now`.
+    #[inline]
     pub const fn is_past(self, now: Self) -> bool {
         self.0 <= now.0
     }
@@ -76,6 +82,7 @@ impl Add<Duration> for Mono {
     type Output = Self;
 
     /// Saturates at [`Mono::NEVER`].
+    #[inline]
     fn add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos_of(duration)))
     }
@@ -105,6 +112,7 @@ impl Wall {
     pub const UNIX_EPOCH: Self = Self(0);
 
     /// The moment `nanos` nanoseconds after the Unix epoch.
+    #[inline]
     pub const fn from_unix_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
@@ -125,6 +133,7 @@ impl Wall {
     }
 
     /// Nanoseconds since the Unix epoch.
+    #[inline]
     pub const fn unix_nanos(self) -> u64 {
         self.0
     }
@@ -145,6 +154,7 @@ impl Wall {
     }
 
     /// How long ago `earlier` was by this clock; zero when the clock has been set back since.
+    #[inline]
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -175,6 +185,7 @@ impl Add<Duration> for Wall {
     type Output = Self;
 
     /// Saturates in the year 2554.
+    #[inline]
     fn add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos_of(duration)))
     }

@@ -22,6 +22,7 @@ pub struct Gpid {
 impl Gpid {
     /// Names a partition.
     #[must_use]
+    #[inline]
     pub const fn new(app_id: i32, partition_index: i32) -> Self {
         Self { app_id, partition_index }
     }

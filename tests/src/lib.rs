@@ -1,6 +1,10 @@
 //! Cluster tests: the harness for whole clusters, native and simulated, and the checkers they share.
 #![forbid(unsafe_code)]
 
+/// As in the server, whose RocksDB is linked here as well.
+#[global_allocator]
+static HEAP: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 pub mod cpu_time;
 pub mod kill_test;
 pub mod linearizable;

@@ -4,7 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use dsn_core::config::{AppOptions, Config, Loader, Variables, reference};
+use dsn_core::boot::instances;
+use dsn_core::config::{AppOptions, Config, CoreOptions, Loader, Variables, reference};
+use dsn_replication::meta::MetaApp;
+use dsn_replication::meta::envs::EnvRules;
 use dsn_replication::options::MetaServerOptions;
 use pegasus_server::program::schema;
 
@@ -67,4 +70,18 @@ fn a_onebox_takes_ports_and_addresses_from_its_environment() {
     assert_eq!(config.named::<AppOptions>("replica").expect("known").ports, [34801]);
     let meta: MetaServerOptions = config.section().expect("known");
     assert_eq!(meta.server_list, ["127.0.0.1:34601"]);
+}
+
+/// Each of two meta servers would lead a cluster of its own: the embedded store is not shared.
+#[test]
+fn a_meta_server_that_is_not_the_only_one_is_refused() {
+    let options = |metas: &str| {
+        let config = load("onebox.toml", &[("ONEBOX_META_LIST", metas)]);
+        let core: CoreOptions = config.section().expect("known");
+        let meta = instances(&config, &core, &["meta".to_owned()]).expect("it is there").remove(0);
+        MetaApp::options(&meta, EnvRules::new())
+    };
+    assert!(options("h:1").is_ok());
+    let refusal = options("h:1,h:2").expect_err("two").to_string();
+    assert!(refusal.contains("server_list names 2 meta servers"), "{refusal}");
 }

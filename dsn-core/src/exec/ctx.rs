@@ -12,7 +12,7 @@ use crate::driver::{Accepted, Sock};
 use crate::node::{Node, StageId};
 use crate::rng::Rng;
 use crate::time::{Mono, Wall};
-use std::any::{Any, TypeId};
+use std::any::Any;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -82,6 +82,7 @@ impl fmt::Debug for Ctx<'_> {
 impl Ctx<'_> {
     /// The monotonic clock as of the beginning of this event. Use [`Ctx::clock`] where a pause of the process
     /// in the middle of an event matters (leases).
+    #[inline]
     pub fn now(&self) -> Mono {
         self.core.now
     }
@@ -102,6 +103,7 @@ impl Ctx<'_> {
     }
 
     /// The node this worker belongs to.
+    #[inline]
     pub fn node(&self) -> &Arc<Node> {
         &self.core.node
     }
@@ -113,21 +115,25 @@ impl Ctx<'_> {
     }
 
     /// This worker.
+    #[inline]
     pub fn worker(&self) -> WorkerId {
         self.core.shared.id
     }
 
     /// The code of the event being handled.
+    #[inline]
     pub fn code(&self) -> Code {
         self.code
     }
 
     /// When the event being handled stops to be of use.
+    #[inline]
     pub fn deadline(&self) -> Option<Mono> {
         self.deadline
     }
 
     /// Mixes a value into the node's trace hash (a no-op natively): for decisions worth comparing between runs.
+    #[inline]
     pub fn trace(&mut self, value: u64) {
         self.core.trace(value);
     }
@@ -388,19 +394,7 @@ impl Ctx<'_> {
 
     /// This worker's one value of type `T`, made by `Default` on first use.
     pub fn local<T: Default + 'static>(&mut self) -> &mut T {
-        let id = TypeId::of::<T>();
-        let locals = &mut self.core.locals;
-        let index = match locals.iter().position(|(key, _)| *key == id) {
-            Some(index) => index,
-            None => {
-                locals.push((id, Box::new(T::default())));
-                locals.len() - 1
-            }
-        };
-        match locals[index].1.downcast_mut::<T>() {
-            Some(value) => value,
-            None => unreachable!("keyed by type"),
-        }
+        self.core.locals.get()
     }
 }
 

@@ -8,6 +8,7 @@
 mod blocking;
 mod ctx;
 mod home;
+mod locals;
 mod mailbox;
 mod park;
 mod runq;

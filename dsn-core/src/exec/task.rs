@@ -13,6 +13,7 @@ pub struct WorkerId(pub u16);
 
 impl WorkerId {
     /// As an index into per-worker tables.
+    #[inline]
     pub fn index(self) -> usize {
         usize::from(self.0)
     }

@@ -149,15 +149,11 @@ impl<T> Wheel<T> {
 
     fn next_stop(&self, target: u64) -> u64 {
         // Skip empty ticks, but stop at each multiple of 256 to cascade.
-        let mut tick = self.current + 1;
-        while tick <= target && !tick.is_multiple_of(SLOTS as u64) {
-            let slot = (tick as usize) % SLOTS;
-            if self.occupied[0][slot / 64] >> (slot % 64) & 1 == 1 {
-                break;
-            }
-            tick += 1;
-        }
-        tick
+        let tick = self.current + 1;
+        let cascade = tick.next_multiple_of(SLOTS as u64);
+        let occupied = distance(&self.occupied[0], tick as usize % SLOTS);
+        let stop = occupied.map_or(cascade, |steps| cascade.min(tick + steps));
+        stop.min(target + 1).max(tick)
     }
 
     /// At the start of a range of a higher level, spreads its slot over the levels below.

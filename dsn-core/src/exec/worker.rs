@@ -7,6 +7,7 @@
 
 use super::ctx::Ctx;
 use super::home::{Addr, Home, RawAddr, Resident};
+use super::locals::Locals;
 use super::mailbox::WorkerShared;
 use super::runq::RunQueue;
 use super::task::{Task, TaskFn, WorkerId};
@@ -18,7 +19,7 @@ use crate::log;
 use crate::node::Node;
 use crate::rng::Rng;
 use crate::time::Mono;
-use std::any::{Any, TypeId};
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -80,7 +81,7 @@ pub(crate) struct WorkerCore {
     pub(crate) home: Home,
     pub(crate) sockets: Vec<Option<(RawAddr, u64)>>,
     pub(crate) deferred: [VecDeque<Task>; 2],
-    pub(crate) locals: Vec<(TypeId, Box<dyn Any>)>,
+    pub(crate) locals: Locals,
     outgoing: Vec<Vec<Task>>,
     /// The event that runs, and its beginning.
     running: Option<(Code, Mono)>,
@@ -197,7 +198,7 @@ impl Worker {
             home: Home::default(),
             sockets: Vec::new(),
             deferred: Default::default(),
-            locals: Vec::new(),
+            locals: Locals::default(),
             outgoing: (0..workers).map(|_| Vec::new()).collect(),
             running: None,
             inner: Duration::ZERO,

@@ -28,6 +28,7 @@ use std::time::Duration;
 pub struct NodeId(pub u16);
 
 impl NodeId {
+    #[inline]
     pub(super) fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -393,7 +394,8 @@ impl Sim {
         let log = log::as_thread(process.node.log_label(), log::Thread::Worker(worker.0));
         let result = process.workers[worker.index()].enter(code, f);
         drop(log);
-        self.after_work(id, Some(worker));
+        let next_timer = process.workers[worker.index()].next_timer();
+        self.after_work(id, Some((worker, next_timer)));
         self.is_up(id).then_some(result)
     }
 
@@ -421,24 +423,25 @@ impl Sim {
     }
 
     /// What follows every turn, job and injected call of a node: the worker is busy for as long as it took, others
-    /// have mail, a process may have stopped, died at a disk step, or lost a resident.
-    pub(super) fn after_work(&mut self, id: NodeId, worked: Option<WorkerId>) {
+    /// have mail, a process may have stopped, died at a disk step, or lost a resident. `worked` is the worker, and when
+    /// its next timer is due.
+    pub(super) fn after_work(&mut self, id: NodeId, worked: Option<(WorkerId, Option<Mono>)>) {
         self.world.borrow_mut().close_dropped();
         let Some(process) = &mut self.nodes[id.index()].process else { return };
         let mut guard = self.world.borrow_mut();
         let world = &mut *guard;
-        if let Some(worked) = worked {
+        if let Some((worked, next_timer)) = worked {
             let spent = world.spent + world.nodes[id.index()].disk.take_spent();
             let end = world.now + spent;
             let state = &mut world.nodes[id.index()].workers[worked.index()];
             state.busy_until = state.busy_until.max(end);
-            state.due = process.workers[worked.index()].next_timer();
+            state.due = next_timer;
             world.spent = spent;
         }
         let end = world.local();
         for (index, worker) in process.workers.iter().enumerate() {
             let index = index as u16;
-            let here = worked == Some(WorkerId(index));
+            let here = worked.is_some_and(|(worked, _)| worked == WorkerId(index));
             let host = &mut world.nodes[id.index()];
             let state = &mut host.workers[usize::from(index)];
             if !process.node.worker(WorkerId(index)).mailbox.is_empty() {

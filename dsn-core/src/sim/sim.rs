@@ -203,7 +203,9 @@ impl Sim {
                 break;
             }
         }
-        self.checkers.append(&mut checkers);
+        // One that was added meanwhile comes after them.
+        std::mem::swap(&mut self.checkers, &mut checkers);
+        self.checkers.extend(checkers);
     }
 
     fn dispatch(&mut self, at: u64, event: Event) {
@@ -291,11 +293,11 @@ impl Sim {
         self.world.borrow_mut().spent = 0;
         let log = log::as_thread(process.node.log_label(), log::Thread::Worker(worker.0));
         let runner = &mut process.workers[worker.index()];
-        runner.turn(Park::No);
+        let next_timer = runner.turn(Park::No).next_timer;
         drop(log);
         let hash = runner.trace_hash();
         self.world.borrow_mut().record("turn", u64::from(id.0), u64::from(worker.0), hash);
-        self.after_work(id, Some(worker));
+        self.after_work(id, Some((worker, next_timer)));
     }
 
     fn job_event(&mut self, id: NodeId, event: Event) {

@@ -69,7 +69,7 @@ impl MetaApp {
     /// The options of an instance of the configuration.
     ///
     /// # Errors
-    /// A section that is missing from the schema, no port, or a store type that there is not.
+    /// A section that is missing from the schema, no port, or a store that there is not or that cannot be shared.
     pub fn options(instance: &AppInstance, envs: EnvRules) -> Result<MetaAppOptions, AppError> {
         let config = &instance.config;
         let text = |error: dsn_core::config::ConfigError| AppError(error.to_string());
@@ -80,16 +80,37 @@ impl MetaApp {
         let data_dir =
             data_dir.ok_or_else(|| AppError("[core] data_dirs: none is given".to_owned()))?;
         let rpc: RpcOptions = config.section().map_err(text)?;
+        let meta: MetaServerOptions = config.section().map_err(text)?;
+        check_store(&meta)?;
         Ok(MetaAppOptions {
             listen: rpc.listen_at(port).map_err(AppError)?,
             data_dir,
             replication: config.section().map_err(text)?,
-            meta: config.section().map_err(text)?,
+            meta,
             rpc,
             envs,
             extend: Box::new(|_| {}),
         })
     }
+}
+
+/// What keeps the state must exist, and know all that write to it.
+fn check_store(meta: &MetaServerOptions) -> Result<(), AppError> {
+    let kind = &meta.meta_state_service_type;
+    if kind != "local" {
+        return Err(AppError(format!(
+            "[meta_server] meta_state_service_type: there is no {kind}, only local"
+        )));
+    }
+    // Each would lead a cluster of its own, with the same replica servers.
+    let servers = meta.server_list.len();
+    if servers > 1 {
+        return Err(AppError(format!(
+            "[meta_server] server_list names {servers} meta servers: with meta_state_service_type = \"local\" there \
+             can be only one"
+        )));
+    }
+    Ok(())
 }
 
 /// The factory of a meta server for an instance of the configuration.
@@ -106,12 +127,6 @@ impl ServiceApp for MetaApp {
         let Some(options) = self.options.take() else {
             return Err(AppError("the meta server was started before".to_owned()));
         };
-        if options.meta.meta_state_service_type != "local" {
-            let kind = &options.meta.meta_state_service_type;
-            return Err(AppError(format!(
-                "[meta_server] meta_state_service_type: there is no {kind}, only local"
-            )));
-        }
         let timing =
             Timing::new(&options.replication).map_err(|error| AppError(error.to_string()))?;
         let dir = options.data_dir.join(STORE_DIR);

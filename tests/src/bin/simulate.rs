@@ -121,6 +121,7 @@ struct Sum {
     violations: u64,
     virtual_seconds: f64,
     busy_seconds: f64,
+    events: u64,
 }
 
 /// Runs `count` scenarios, on all cores.
@@ -140,6 +141,8 @@ fn all_of(count: u64, scenario: impl Fn(u64) -> Scenario + Sync, arguments: &Arg
             let times = if arguments.twice { 2.0 } else { 1.0 };
             sum.virtual_seconds +=
                 outcome.as_ref().map_or(0.0, |report| times * report.length.as_secs_f64());
+            let events = outcome.as_ref().map_or(0, |report| report.steps);
+            sum.events += if arguments.twice { 2 * events } else { events };
             if arguments.hashes
                 && let Ok(report) = &outcome
             {
@@ -164,6 +167,9 @@ fn all_of(count: u64, scenario: impl Fn(u64) -> Scenario + Sync, arguments: &Arg
     let seconds: f64 = sums.iter().map(|sum| sum.virtual_seconds).sum();
     let busy: f64 = sums.iter().map(|sum| sum.busy_seconds).sum();
     let speed = seconds / busy.max(1e-9);
+    let events: u64 = sums.iter().map(|sum| sum.events).sum();
+    let (rate, cost) = (events as f64 / seconds.max(1e-9), busy * 1e9 / events.max(1) as f64);
+    println!("{rate:.0} events in a simulated second, {cost:.0} ns of a core each");
     println!("{count} seeds, {violations} violations, {speed:.0} x real time");
     violations == 0
 }
