@@ -109,14 +109,9 @@ impl BlockingJob {
         self.stage
     }
 
-    /// Runs the job here and now and posts its completion. A panic poisons the resident that waits for it.
-    pub fn execute(self, ctx: &BlockingCtx<'_>) {
-        let (home, completion) = self.run_only(ctx);
-        home.mailbox.push(vec![completion]);
-    }
-
-    /// Runs the job; the caller posts the completion to the worker's mailbox later ([`Self::deliver`]).
-    pub(crate) fn run_only(self, ctx: &BlockingCtx<'_>) -> (Arc<WorkerShared>, Task) {
+    /// Runs the job. The driver posts the completion to the worker's mailbox, and counts the job as ended before. A
+    /// panic poisons the resident that waits for it.
+    pub(crate) fn run(self, ctx: &BlockingCtx<'_>) -> (Arc<WorkerShared>, Task) {
         let Self { run, home, lost, code, stage } = self;
         crate::log::set_task(Some((code.name(), stage.0)));
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(ctx)));

@@ -104,7 +104,7 @@ pub(super) fn run_job(world: &Rc<RefCell<World>>, node: u16, index: u16, of: &Ar
     };
     let log = log::as_thread(of.log_label(), log::Thread::Pool(index));
     let resolve = |host: &str| world.borrow_mut().resolve(node, index, host);
-    let (home, task) = job.run_only(&BlockingCtx::new(of, &now, &wall, &resolve));
+    let (home, task) = job.run(&BlockingCtx::new(of, &now, &wall, &resolve));
     drop(log);
     let mut world = world.borrow_mut();
     let world = &mut *world;

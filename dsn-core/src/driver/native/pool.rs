@@ -78,7 +78,10 @@ fn work(receiver: &Receiver<BlockingJob>, node: &Weak<Node>, clock: NativeClock,
     while let Ok(job) = receiver.recv() {
         let Some(node) = node.upgrade() else { return };
         let stage = job.stage();
-        job.execute(&BlockingCtx::new(&node, &now, &wall, &super::names::resolve));
+        let (home, completion) =
+            job.run(&BlockingCtx::new(&node, &now, &wall, &super::names::resolve));
+        // Whoever sees the result sees that the job has ended.
         node.stage(stage).job_ended();
+        home.mailbox.push(vec![completion]);
     }
 }
