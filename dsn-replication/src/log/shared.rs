@@ -74,6 +74,11 @@ impl State {
     pub(super) fn failed(&self) -> bool {
         self.failed.is_some()
     }
+
+    /// From now on it takes nothing any more.
+    pub(super) fn close(&mut self) {
+        self.failed.get_or_insert_with(|| "it is closed".into());
+    }
 }
 
 /// What was found out when the log was opened.

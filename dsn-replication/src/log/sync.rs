@@ -161,17 +161,31 @@ impl SharedLog {
     /// # Errors
     /// As [`SharedLog::end_sync`].
     pub fn sync_now(&self, scope: SyncScope) -> Result<(), LogError> {
-        // Whoever is here waits for it, and nobody looks.
+        let (number, files) = cover_again(&mut self.state.lock(), scope);
+        self.end_sync(SyncOutcome { number, outcome: sync(&files) }).map(drop)
+    }
+
+    /// Takes nothing any more, and makes everything durable that it has taken; blocks.
+    ///
+    /// # Errors
+    /// As [`SharedLog::end_sync`], and when another sync is under way: what that one returns would have to be known.
+    pub fn close(&self) -> Result<(), LogError> {
         let (number, files) = {
             let mut state = self.state.lock();
-            let synced = state.syncs.synced();
-            let State { sealed, current, .. } = &mut *state;
-            for segment in sealed.iter_mut().chain([current]) {
-                segment.dirty |= segment.end() > synced;
-            }
-            cover(&mut state, scope, Mono::NEVER)
+            self.check(&state)?;
+            state.close();
+            cover_again(&mut state, SyncScope::All)
         };
-        self.end_sync(SyncOutcome { number, outcome: sync(&files) }).map(drop)
+        let outcome = sync(&files);
+        let mut state = self.state.lock();
+        if let Err(error) = outcome {
+            return Err(self.fail(&mut state, "syncing", &error));
+        }
+        state.syncs.end(number);
+        match state.syncs.waiting_since() {
+            Some(_) => self.check(&state),
+            None => Ok(()),
+        }
     }
 }
 
@@ -184,6 +198,17 @@ fn upto(state: &State, scope: SyncScope) -> u64 {
 
 fn sync(files: &[Arc<dyn File>]) -> io::Result<()> {
     files.iter().try_for_each(|file| file.sync(SyncMode::Data))
+}
+
+/// Begins a sync of everything that is not known to be durable, whatever else is being synced. Whoever asks waits for
+/// it, and nobody looks.
+fn cover_again(state: &mut State, scope: SyncScope) -> (u64, Vec<Arc<dyn File>>) {
+    let synced = state.syncs.synced();
+    let State { sealed, current, .. } = &mut *state;
+    for segment in sealed.iter_mut().chain([current]) {
+        segment.dirty |= segment.end() > synced;
+    }
+    cover(state, scope, Mono::NEVER)
 }
 
 /// Begins a sync: its number, and the files.

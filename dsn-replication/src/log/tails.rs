@@ -4,7 +4,8 @@
 //! records with it, and what is left looks whole. A small file beside the log says under which run of the machine the
 //! log is written, and with which durability; it is durable before the first record is. At the next start it tells
 //! whether anything can be missing. The replicas of such a directory are *uncertain* until they are members of their
-//! group again (they have learned from its primary, or lead it), over any number of starts.
+//! group again (they have learned from its primary, or lead it), over any number of starts. A server that is stopped
+//! in order closes its log, and the file says that everything in it is synced.
 //!
 //! ```text
 //! {"crc":..,"magic":..,"boot_id":"..","durability":"os","uncertain":["1.0","1.3"]}
@@ -143,7 +144,15 @@ impl Tails {
     /// # Errors
     /// Of the file system.
     pub fn opened(&self) -> io::Result<()> {
-        self.save()
+        self.save(self.durability)
+    }
+
+    /// The log has been closed: everything that it ever took is synced, and it takes nothing any more. Blocks.
+    ///
+    /// # Errors
+    /// Of the file system: after a start of the machine its replicas count as uncertain.
+    pub fn closed(&self) -> io::Result<()> {
+        self.save(Durability::GroupSync)
     }
 
     /// Whether the end of a replica's log may be missing.
@@ -158,13 +167,13 @@ impl Tails {
     /// Of the file system: after the next start the replica counts as uncertain once more.
     pub fn settle(&self, gpid: Gpid) -> io::Result<()> {
         let was_uncertain = self.uncertain.lock().remove(&gpid);
-        if was_uncertain { self.save() } else { Ok(()) }
+        if was_uncertain { self.save(self.durability) } else { Ok(()) }
     }
 
     /// Writes the file; one write serves whoever waited for the one before it.
-    fn save(&self) -> io::Result<()> {
+    fn save(&self, durability: Durability) -> io::Result<()> {
         let mut written = self.written.lock();
-        let note = Note::new(&self.boot_id, self.durability, &self.uncertain.lock());
+        let note = Note::new(&self.boot_id, durability, &self.uncertain.lock());
         if *written != note {
             write(&*self.disk, &self.path, &note)?;
             *written = note;
@@ -277,6 +286,22 @@ mod tests {
         assert_eq!(start(&mut disk, Crash::Kill, GroupSync), NOBODY);
         assert_eq!(start(&mut disk, POWER, Os), NOBODY, "all of it was written with group_sync");
         assert_eq!(start(&mut disk, POWER, GroupSync), [0, 1], "that was not");
+    }
+
+    #[test]
+    fn a_log_that_was_closed_has_lost_nothing() {
+        use Durability::Os;
+        let mut disk = empty_disk();
+        open(&disk, Os, &[]).opened().unwrap();
+        for _ in 0..2 {
+            let tails = open(&disk, Os, &[0, 1]);
+            tails.opened().unwrap();
+            tails.closed().unwrap();
+            assert_eq!(start(&mut disk, POWER, Os), NOBODY, "it was closed");
+        }
+        assert_eq!(start(&mut disk, POWER, Os), [0, 1], "it was not closed this time");
+        open(&disk, Os, &[0, 1]).closed().unwrap();
+        assert_eq!(start(&mut disk, POWER, Os), [0, 1], "what was lost before stays lost");
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::host::{
 use crate::ids::Ballot;
 use crate::learn::learner::Learner;
 use crate::learn::source::Source;
-use crate::log::LogOptions;
+use crate::log::{Durability, LogOptions};
 use crate::meta_link::{MetaLink, MetaLinkOptions, ReplicaServer};
 use crate::mutation::CodeTable;
 use crate::placement::{Placed, Placement};
@@ -46,7 +46,7 @@ use dsn_rpc::ServiceTable;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use garbage::GarbageOptions;
-use open::{Opened, OpenedDir, close, open_dir};
+use open::{Opened, OpenedDir, close, close_log, open_dir};
 use repair::{DataDir, Pause, StubMetrics, UnservedMap};
 use space::SpaceOptions;
 use std::collections::{BTreeMap, BTreeSet};
@@ -455,7 +455,7 @@ impl ReplicaStub {
     }
 
     /// Closes everything in order: the lease ends, no more reads and writes, state machines write out what they have in
-    /// memory.
+    /// memory, and the logs are synced: after it the machine may be started anew and has lost nothing.
     pub fn close_all(&mut self, ctx: &mut Ctx<'_>, done: Box<dyn FnOnce(&mut Ctx<'_>) + Send>) {
         self.closing = true;
         if let Some(link) = self.link.take() {
@@ -473,6 +473,22 @@ impl ReplicaStub {
         ctx.offload(
             &LPC_OPEN_REPLICA,
             move |job| machines.iter().for_each(|machine| close(job, &**machine)),
+            self.me,
+            // By now nobody writes to the logs any more.
+            move |stub, (), ctx| stub.close_logs(ctx, done),
+        );
+    }
+
+    fn close_logs(&mut self, ctx: &mut Ctx<'_>, done: Box<dyn FnOnce(&mut Ctx<'_>) + Send>) {
+        let mut logs = Vec::new();
+        // With group sync everything that counts is synced, and a sync that runs may be waited for by nobody any more.
+        if self.options.log.durability != Durability::GroupSync {
+            let opened = |dir: &DataDir| Some((dir.log.clone()?, dir.tails.clone()?));
+            logs.extend(self.dirs.iter().filter_map(opened));
+        }
+        ctx.offload(
+            &LPC_OPEN_REPLICA,
+            move |_| logs.iter().for_each(|(log, tails)| close_log(log, tails)),
             self.me,
             move |_, (), ctx| done(ctx),
         );

@@ -371,6 +371,20 @@ pub(super) fn close(job: &BlockingCtx<'_>, machine: &dyn StateMachine) {
     }
 }
 
+/// Closes a log that nobody writes to any more.
+pub(super) fn close_log(log: &SharedLog, tails: &Tails) {
+    let dir = log.dir().display();
+    let closed = log.close().map_err(|error| error.to_string());
+    match closed.and_then(|()| tails.closed().map_err(|error| error.to_string())) {
+        Ok(()) => tracing::info!(%dir, "mutation log closed"),
+        Err(error) => tracing::warn!(
+            %dir, error,
+            "the mutation log is not closed in order: if the machine is started anew now, what was not synced may be \
+             missing"
+        ),
+    }
+}
+
 fn open_one(
     job: &BlockingCtx<'_>,
     factory: &dyn StateMachineFactory,

@@ -318,6 +318,9 @@ impl ReplicaStub {
 
     /// Tries again whatever is due.
     pub(super) fn repair(&mut self, ctx: &mut Ctx<'_>) {
+        if self.closing {
+            return;
+        }
         for index in 0..self.dirs.len() {
             self.repair_dir(ctx, index);
         }
