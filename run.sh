@@ -33,8 +33,8 @@ usage: ./run.sh VERB [OPTION...]
   shell [ARG...]          pegasus-shell, interactive or one command
   bench [ARG...]          pegasus-bench against the onebox
   bench-peers [ARG...]    the speed table of docs/performance.md, beside redis-server
-  figures [NAME]          the other figures of that page: group_sync, failover, failover_by_lease, learning,
-                          restart, idle
+  figures [NAME]          the other figures of that page: group_sync, group_sync_slower, failover, failover_by_lease,
+                          learning, restart, idle
   simulate [ARG...]       the deterministic simulation: --seeds N --from S [--group], --scenario FILE, --cuts,
                           --planted; see docs/simulation.md
   start_kill_test [ARG...]  a cluster of its own whose servers are killed, stopped, damaged and cut off under load, and

@@ -10,7 +10,7 @@ use dsn_replication::wire::config::PartitionConfiguration;
 use pegasus_client::{PegasusClient, TableSpec};
 use serde_json::Value;
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const SERVERS: usize = 3;
@@ -21,9 +21,14 @@ const KILLS: usize = 30;
 /// Longest time that anything here is waited for.
 const PATIENCE: Duration = Duration::from_secs(240);
 
+/// How much longer than here a sync takes on the disks of others.
+const SYNC_DELAYS: [Duration; 3] =
+    [Duration::from_millis(1), Duration::from_millis(2), Duration::from_millis(4)];
+
 /// What can be asked for.
-const FIGURES: [(&str, fn()); 6] = [
+const FIGURES: [(&str, fn()); 7] = [
     ("group_sync", group_sync),
+    ("group_sync_slower", group_sync_slower),
     ("failover", failover),
     ("failover_by_lease", failover_by_lease),
     ("learning", learning),
@@ -56,7 +61,7 @@ fn cluster(name: &str, servers: usize, sets: &[&str]) -> Onebox {
 }
 
 /// A run of `pegasus-bench`, which may go on while other things happen.
-fn bench(onebox: &Onebox, line: &str) -> std::process::Child {
+fn bench(onebox: &Onebox, line: &str) -> Child {
     Command::new(program("pegasus-bench"))
         .args(["--meta", &onebox.meta().to_string(), "--json"])
         .args(line.split_whitespace())
@@ -66,7 +71,7 @@ fn bench(onebox: &Onebox, line: &str) -> std::process::Child {
         .expect("the bench starts")
 }
 
-fn report(run: std::process::Child) -> Value {
+fn report(run: Child) -> Value {
     let output = run.wait_with_output().expect("the bench ends");
     serde_json::from_slice(&output.stdout).expect("a report")
 }
@@ -106,18 +111,66 @@ fn until(what: &str, mut done: impl FnMut() -> bool) -> Duration {
 }
 
 fn group_sync() {
+    let onebox = syncing();
+    let rates = sets_per_second("group_sync", &onebox, &[1, 64, 256]);
+    println!("64 connections: {:.1} times the sets/s of one", rates[1] / rates[0]);
+}
+
+/// The same where a sync takes longer than on the disk at hand: each call of `fdatasync` by a thread that syncs logs
+/// returns so much later.
+fn group_sync_slower() {
+    let onebox = syncing();
+    for delay in SYNC_DELAYS {
+        let slowed: Vec<Child> =
+            (1..=SERVERS).flat_map(|server| slow_syncs(&onebox, server, delay)).collect();
+        let name = format!("group_sync, syncs {delay:?} longer");
+        let rates = sets_per_second(&name, &onebox, &[1, 64, 256]);
+        println!("{name}: 64 connections: {:.1} times the sets/s of one", rates[1] / rates[0]);
+        for mut strace in slowed {
+            let _ = Command::new("kill").arg(strace.id().to_string()).status();
+            let _ = strace.wait();
+        }
+    }
+}
+
+/// A cluster that acknowledges what is synced.
+fn syncing() -> Onebox {
     let onebox = cluster("figures-sync", SERVERS, &["replication.log_durability=\"group_sync\""]);
     drop(onebox.with_table(SERVERS as i32));
-    let mut rates = Vec::new();
-    for connections in [1, 64, 256] {
+    onebox
+}
+
+fn sets_per_second(name: &str, onebox: &Onebox, connections: &[usize]) -> Vec<f64> {
+    let measure = |connections: &usize| {
         let line = format!("-o set -c {connections} --duration 5s --warm-up 1s");
-        let report = report(bench(&onebox, &line));
+        let report = report(bench(onebox, &line));
         let rate = number(&report, "/ops_per_s");
         let p99 = number(&report, "/kinds/set/latency_us/p99") / 1000.0;
-        println!("group_sync, {connections} connections: {rate:.0} sets/s, p99 {p99:.1} ms");
-        rates.push(rate);
-    }
-    println!("64 connections: {:.1} times the sets/s of one", rates[1] / rates[0]);
+        println!("{name}, {connections} connections: {rate:.0} sets/s, p99 {p99:.1} ms");
+        rate
+    };
+    connections.iter().map(measure).collect()
+}
+
+/// Attaches `strace` to the threads of a server that sync its logs.
+fn slow_syncs(onebox: &Onebox, server: usize, delay: Duration) -> Vec<Child> {
+    let pid = onebox.pid(server).expect("it runs");
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    let syncs = |task: &fs::DirEntry| {
+        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        name.starts_with("log-")
+    };
+    let attach = |task: fs::DirEntry| {
+        let slower = format!("inject=fdatasync:delay_exit={}", delay.as_micros());
+        Command::new("strace")
+            .args(["-qq", "-e", "trace=fdatasync", "-e", &slower, "-o", "/dev/null", "-p"])
+            .arg(task.file_name())
+            .spawn()
+            .expect("strace is installed, and may attach")
+    };
+    let attached: Vec<Child> = tasks.flatten().filter(syncs).map(attach).collect();
+    assert!(!attached.is_empty(), "no thread of server {server} syncs logs");
+    attached
 }
 
 /// Kills a primary and waits until all partitions take writes again; then until all groups are whole.
