@@ -59,8 +59,16 @@ pub const MAX_UPDATES: usize = 100_000;
 
 /// What the link needs of the replica server.
 pub trait ReplicaServer: Send + Sync + 'static {
-    /// Every replica that is held, opened or not, for config sync.
+    /// Every replica that is open, for config sync.
     fn stored(&self) -> Vec<ReplicaInfo>;
+    /// Replicas that are on a disk which refuses them at present.
+    fn refused(&self) -> Vec<Gpid> {
+        Vec::new()
+    }
+    /// Whether there may be more in a data directory that cannot be used at present.
+    fn is_incomplete(&self) -> bool {
+        false
+    }
     /// A group that this server belongs to, from the answer of a config sync.
     fn on_config(&self, ctx: &mut Ctx<'_>, config: ConfigurationUpdateRequest);
     /// A replica that this server need not keep.
@@ -306,12 +314,15 @@ impl MetaLink {
         self.syncing = true;
         self.sync_again = false;
         let stored: List<ReplicaInfo> = self.server.stored().into_iter().collect();
+        let refused: List<Gpid> = self.server.refused().into_iter().collect();
         let me = self.options.me;
         let request = ConfigSyncRequest {
             node: wire(me),
             stored_replicas: Some(stored),
             info: None,
             hp_node: Some(HostPort::from(me)),
+            refused_replicas: (!refused.is_empty()).then_some(refused),
+            is_incomplete: self.server.is_incomplete().then_some(true),
         };
         let name = self.fd.target().clone();
         self.with_address(ctx, &name, CALL_TIMEOUT, move |link, ctx, found| match found {

@@ -36,7 +36,8 @@ impl Cluster {
         let Some(stored) = &request.stored_replicas else {
             return self.assigned(node, None);
         };
-        if stored.len() > MAX_REPORTED {
+        let refused = request.refused_replicas.as_ref();
+        if stored.len() + refused.map_or(0, List::len) > MAX_REPORTED {
             return refuse(ErrorCode::InvalidParameters);
         }
         let mut reported = BTreeMap::new();
@@ -66,7 +67,11 @@ impl Cluster {
             })
             .collect();
         let first = match self.nodes.get_mut(&node) {
-            Some(entry) => entry.reported.replace(reported).is_none(),
+            Some(entry) => {
+                entry.refused = refused.into_iter().flatten().collect();
+                entry.incomplete = request.is_incomplete == Some(true);
+                entry.reported.replace(reported).is_none()
+            }
             None => false,
         };
         let response = self.assigned(node, Some(garbage));

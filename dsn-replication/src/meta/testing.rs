@@ -260,9 +260,20 @@ impl Bench {
         node: u8,
         stored: impl IntoIterator<Item = ReplicaInfo>,
     ) -> ConfigSyncResponse {
+        self.sync_all(node, stored, &[])
+    }
+
+    /// A server reports what is open, and what its disks refuse.
+    pub(super) fn sync_all(
+        &mut self,
+        node: u8,
+        stored: impl IntoIterator<Item = ReplicaInfo>,
+        refused: &[Gpid],
+    ) -> ConfigSyncResponse {
         let request = ConfigSyncRequest {
             node: addr(node),
             stored_replicas: Some(List::from(stored.into_iter().collect::<Vec<_>>())),
+            refused_replicas: Some(List::from(refused.to_vec())),
             ..ConfigSyncRequest::default()
         };
         self.with(|cluster, now, wall| cluster.config_sync(&request, now, wall))

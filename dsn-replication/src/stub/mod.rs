@@ -108,6 +108,8 @@ struct Board {
     stub: OnceLock<Addr<ReplicaStub>>,
     app_type: String,
     unserved: UnservedMap,
+    /// Data directories that cannot be used at present.
+    shut_dirs: AtomicUsize,
     /// Replicas that have yet to hear that the lease is lost.
     unaware: Arc<AtomicUsize>,
 }
@@ -159,6 +161,14 @@ impl ReplicaServer for Board {
             }
         };
         self.placement.all().into_iter().map(info).collect()
+    }
+
+    fn refused(&self) -> Vec<Gpid> {
+        repair::refused(&self.unserved)
+    }
+
+    fn is_incomplete(&self) -> bool {
+        self.shut_dirs.load(Ordering::Relaxed) > 0
     }
 
     fn on_config(&self, ctx: &mut Ctx<'_>, config: ConfigurationUpdateRequest) {
@@ -277,6 +287,7 @@ impl ReplicaStub {
             stub: OnceLock::new(),
             app_type,
             unserved,
+            shut_dirs: AtomicUsize::new(options.data_dirs.len()),
             unaware: Arc::default(),
         });
         let stub = ctx.spawn_here(|_, me| Self {

@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -186,6 +187,12 @@ fn describe(unserved: &UnservedMap) -> serde_json::Value {
     each.collect()
 }
 
+/// Replicas that wait for their disk.
+pub(super) fn refused(unserved: &UnservedMap) -> Vec<Gpid> {
+    let unserved = unserved.lock();
+    unserved.iter().filter(|(_, each)| each.pause.is_some()).map(|(gpid, _)| *gpid).collect()
+}
+
 fn are_gone(former: &[Weak<dyn StateMachine>]) -> bool {
     former.iter().all(|machine| machine.strong_count() == 0)
 }
@@ -342,6 +349,12 @@ impl ReplicaStub {
         self.count();
     }
 
+    /// Tells the link how many data directories cannot be used.
+    fn note_shut_dirs(&self) {
+        let shut = self.dirs.iter().filter(|dir| dir.log.is_none()).count();
+        self.board.shut_dirs.store(shut, Ordering::Relaxed);
+    }
+
     fn count(&self) {
         let (mut primary, mut inactive, mut error) = (0, 0, 0);
         self.board.placement.for_each(|_, placed| match placed.gate.status() {
@@ -413,6 +426,7 @@ impl ReplicaStub {
         let now = ctx.clock();
         dir.shut_at = now;
         dir.pause = dir.pause.after(dir.opened_at, now);
+        self.note_shut_dirs();
         let here = |held: &&Held| held.data_dir == index;
         let gpids: Vec<Gpid> =
             self.held.iter().filter(|(_, held)| here(held)).map(|(gpid, _)| *gpid).collect();
@@ -492,6 +506,7 @@ impl ReplicaStub {
         for replica in opened.replicas {
             self.hold(ctx, replica, index);
         }
+        self.note_shut_dirs();
         Ok(())
     }
 

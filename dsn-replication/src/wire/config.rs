@@ -193,6 +193,10 @@ message! {
         2: stored_replicas: Option<List<ReplicaInfo>>,
         3: info: Option<ReplicaServerInfo>,
         4: hp_node: Option<HostPort>,
+        /// Replicas on its disks that these refuse at present. Not known to the original.
+        1001: refused_replicas: Option<List<Gpid>>,
+        /// A data directory cannot be used at present: it may hold more. Not known to the original.
+        1002: is_incomplete: Option<bool>,
     }
 
     /// What a replica server should hold, and what it should delete.

@@ -186,6 +186,19 @@ pub fn incomplete(sim: &Sim, servers: &Servers, shape: &Shape) -> Vec<i32> {
     (0..shape.partitions).filter(|index| !groups.get(index).is_some_and(whole)).collect()
 }
 
+/// Whether a server, of this number, leads a group that has no other member.
+pub fn leads_alone(sim: &Sim, servers: &Servers, server: usize) -> bool {
+    let (node, mut alone) = (servers.replicas[server], false);
+    servers.watches[server].for_each(|_, placed| {
+        let core = |host: &ReplicaHost| match host.core().role() {
+            Role::Primary(lead) => lead.members() == 1,
+            _ => false,
+        };
+        alone |= sim.peek(node, placed.host, core).unwrap_or_default();
+    });
+    alone
+}
+
 /// The members of a partition of the first table, for people.
 pub fn describe(sim: &Sim, servers: &Servers, index: i32) -> String {
     let mut members = Vec::new();

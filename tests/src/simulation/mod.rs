@@ -158,8 +158,12 @@ fn drive(scenario: &Scenario, world: &mut World) {
     // The plan counts from here.
     let begun = sim.now();
     for timed in &scenario.faults {
-        let fault = timed.fault.clone();
-        sim.at(begun + Duration::from_millis(timed.at_ms), move |sim| sim.inject(&fault));
+        let (fault, servers) = (timed.fault.clone(), servers.clone());
+        sim.at(begun + Duration::from_millis(timed.at_ms), move |sim| {
+            if !plan::spares(sim, &servers, &fault) {
+                sim.inject(&fault);
+            }
+        });
     }
     sim.run_for(scenario.duration());
     sim.heal();

@@ -44,7 +44,7 @@ const fn cores(name: &'static str, what: &'static str) -> Bug {
 }
 
 /// All of them.
-pub const BUGS: [Bug; 33] = [
+pub const BUGS: [Bug; 34] = [
     seeds("ack_before_log", "a write is acknowledged before it is written to the log"),
     seeds("ack_before_sync", "with group_sync, a write is acknowledged before the log is synced"),
     seeds("append_error_ignored", "a write is acknowledged though the log could not be written"),
@@ -77,6 +77,7 @@ pub const BUGS: [Bug; 33] = [
     groups("read_without_lease", "a primary serves reads after its lease"),
     groups("read_before_takeover", "a new primary serves reads before it has caught up"),
     groups("ended_without_refusal", "a server is taken for dead whose port is open"),
+    groups("lost_tail_trusted", "a member that lost the end of its log counts as if it had it"),
     groups("partial_copy_accepted", "a checkpoint is learned of which half is missing"),
 ];
 

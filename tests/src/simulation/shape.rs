@@ -32,7 +32,8 @@ pub const CLUSTER_KNOBS: &[Knob] = &[
     Knob { name: "cluster.copies", default: 1, extremes: &[] },
     Knob { name: "cluster.partitions", default: 4, extremes: &[] },
     Knob { name: "cluster.clients", default: 3, extremes: &[] },
-    Knob { name: "cluster.sessions", default: 2, extremes: &[] },
+    Knob { name: "cluster.sessions", default: 2, extremes: &[1] },
+    Knob { name: "cluster.workers", default: 2, extremes: &[1] },
     Knob { name: "replication.staleness", default: 20, extremes: &[1, 2] },
     Knob { name: "replication.batching_off", default: 0, extremes: &[1] },
     Knob { name: "replication.checkpoint_seconds", default: 300, extremes: &[1, 3, 10] },
@@ -197,6 +198,7 @@ fn replication(scenario: &Scenario) -> ReplicationOptions {
 }
 
 /// The servers of a simulated cluster.
+#[derive(Clone)]
 pub struct Servers {
     /// Meta servers.
     pub metas: Vec<NodeId>,
@@ -242,9 +244,10 @@ pub fn add_servers(sim: &mut Sim, scenario: &Scenario) -> Servers {
     let watches: Vec<Watch<ReplicaHost>> = (0..shape.servers).map(|_| Watch::default()).collect();
     let contents = Contents::default();
     let data_dirs = data_dirs(scenario);
+    let workers = knob(scenario, "cluster.workers") as usize;
     let replicas = names.zip(&watches).map(|((name, index), watch)| {
         let seen = (watch.clone(), contents.clone());
-        add_replica(sim, (&name, index), &addresses, &replication, &data_dirs, seen)
+        add_replica(sim, (&name, index), &addresses, &replication, &data_dirs, workers, seen)
     });
     let replicas = replicas.collect();
     Servers { metas, replicas, watches, contents, data_dirs }
@@ -293,6 +296,7 @@ fn add_replica(
     metas: &[SocketAddr],
     replication: &ReplicationOptions,
     data_dirs: &[String],
+    workers: usize,
     (watch, contents): (Watch<ReplicaHost>, Contents),
 ) -> NodeId {
     let (metas, replication) = (metas.to_vec(), replication.clone());
@@ -311,7 +315,7 @@ fn add_replica(
         let make = spied(storage_apps(storage), index.into(), contents.clone());
         Box::new(ReplicaApp::new(options, make).watched_by(watch.clone()))
     };
-    sim.add_node(NodeSpec::new(name, [10, 0, 0, SERVER_HOSTS + index].into(), 2, app))
+    sim.add_node(NodeSpec::new(name, [10, 0, 0, SERVER_HOSTS + index].into(), workers, app))
 }
 
 /// A partition that a replica server has put aside because its files contradict themselves.

@@ -74,11 +74,20 @@ impl View {
     /// Who of the secondaries that are alive takes over, as far as is known without having lost anything.
     fn heir(&self) -> Option<RpcAddress> {
         let mut able = self.living_secondaries();
-        able.retain(|candidate| !self.may_lack(candidate.node));
-        let lacks = able.iter().all(|candidate| candidate.lacks);
-        let others = self.asked.iter().any(Former::may_lack);
-        // Who holds nothing any more is no better than who may have lost something.
-        if lacks && others { None } else { next_primary(&able) }
+        able.retain(|candidate| !candidate.lacks && !self.may_lack(candidate.node));
+        next_primary(&able)
+    }
+
+    /// A secondary that held no replica when it reported last: it may have got one since, and says no itself if not.
+    fn heir_at_a_guess(&self) -> Option<RpcAddress> {
+        next_primary(&self.living_secondaries())
+    }
+
+    /// Who was primary until there was none, if it is there and has everything: nothing was acknowledged since.
+    fn last_primary(&self) -> Option<RpcAddress> {
+        let last = self.former.last().filter(|last| last.has_answered() && !last.uncertain)?;
+        let (_, _, prepared) = last.replica?;
+        (prepared >= self.committed).then_some(last.node)
     }
 
     fn living_secondaries(&self) -> Vec<Candidate> {
@@ -152,8 +161,7 @@ fn without_certainty(view: &View) -> Option<Action> {
     if !concerned {
         return None;
     }
-    // It was primary until there was none, and nothing was acknowledged since.
-    if let Some(last) = last.filter(|last| view.is_certain(*last)) {
+    if let Some(last) = view.last_primary() {
         return Some(propose(last, ConfigType::AssignPrimary));
     }
     Some(match view.most() {
@@ -175,7 +183,11 @@ fn without_primary(view: &View) -> Action {
         return action;
     }
     if !config.secondaries.is_empty() {
-        return Action::Stuck("waits for a secondary to come back".to_owned());
+        return match (view.last_primary(), view.heir_at_a_guess()) {
+            (Some(node), _) => propose(node, ConfigType::AssignPrimary),
+            (None, Some(node)) => propose(node, ConfigType::UpgradeToPrimary),
+            (None, None) => Action::Stuck("waits for a secondary to come back".to_owned()),
+        };
     }
     if config.last_drops.is_empty() {
         return match first_primary(&view.alive) {
@@ -330,12 +342,14 @@ impl Cluster {
 
     /// What is known of a replica on a server.
     pub(super) fn known_of(&self, gpid: Gpid, node: RpcAddress) -> Former {
-        let reported = self.nodes.get(&node).and_then(|entry| entry.reported.as_ref());
+        let entry = self.nodes.get(&node);
+        let reported = entry.and_then(|entry| entry.reported.as_ref());
         let replica = reported.and_then(|all| all.get(&gpid));
         Former {
             node,
             alive: self.fd.is_alive(node),
             collected: reported.is_some(),
+            may_hold: entry.is_some_and(|entry| entry.may_hold(gpid)),
             uncertain: replica.is_some_and(|info| info.tail_uncertain == Some(true)),
             replica: replica.map(Former::reported),
         }

@@ -20,6 +20,8 @@ pub struct Former {
     pub alive: bool,
     /// Whether it has reported everything it holds since it was found alive.
     pub collected: bool,
+    /// It may have a replica on a disk that cannot be used at present.
+    pub may_hold: bool,
     /// Ballot, committed decree and prepared decree of its replica; `None` when it holds none.
     pub replica: Option<(i64, i64, i64)>,
     /// The end of the replica's log may be missing, says the server.
@@ -33,6 +35,9 @@ impl Former {
         (info.ballot, info.last_committed_decree, info.last_prepared_decree)
     }
 }
+
+/// Why a server that is there has no numbers to tell.
+pub(super) const REFUSES: &str = "whose disk refuses its replica at present";
 
 /// The former member that may become primary. `former` is in the order in which they left, the last one last;
 /// `committed` is the highest commit point that anybody ever reported.
@@ -54,6 +59,9 @@ pub fn choose(former: &[Former], committed: i64) -> Result<RpcAddress, String> {
         [first, last, ..] => {
             let (ballot_a, committed_a, prepared_a) = numbers(first);
             let (ballot_b, committed_b, prepared_b) = numbers(last);
+            if last.may_hold {
+                return Err(format!("waits for {}, {REFUSES}", last.node));
+            }
             if last.replica.is_none() {
                 // It may have acknowledged alone what the one before it never saw.
                 return Err(format!("{}, the last member, holds no replica any more", last.node));
@@ -97,6 +105,9 @@ pub fn choose(former: &[Former], committed: i64) -> Result<RpcAddress, String> {
 /// Nobody else ever had the data: whatever the server still has is all there is.
 fn alone(only: &Former, committed: i64) -> Result<RpcAddress, String> {
     let Some((_, _, prepared)) = only.replica else {
+        if only.may_hold {
+            return Err(format!("waits for {}, {REFUSES}", only.node));
+        }
         return Err(format!("{} holds no replica any more", only.node));
     };
     if prepared < committed {

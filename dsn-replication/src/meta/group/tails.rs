@@ -12,16 +12,16 @@ use dsn_rpc::address::RpcAddress;
 use dsn_rpc::gpid::Gpid;
 
 use super::cure::View;
-use super::ddd::Former;
+use super::ddd::{Former, REFUSES};
 use crate::meta::state::Cluster;
 use crate::meta::state::app::members;
 use crate::options::seconds;
 use crate::wire::config::PartitionConfiguration;
 
 impl Former {
-    /// Its report has arrived.
+    /// Its report has arrived, and says what it has of the group.
     pub(super) fn has_answered(&self) -> bool {
-        self.alive && self.collected
+        self.alive && self.collected && !self.may_hold
     }
 
     /// It is known to hold a replica whose log has everything that it ever acknowledged.
@@ -36,11 +36,16 @@ impl Former {
 }
 
 /// Who of `asked` goes on, when none of those that are there has everything for certain: by ballot, then by what is
-/// prepared, among those that have what others know to be committed.
+/// prepared, among those that have what others know to be committed. `committed_once` is the highest commit point that
+/// anybody ever reported: less than that nobody goes on with while one of `asked` may have more on a disk.
 ///
 /// # Errors
 /// A sentence for the operator: who is waited for, or that nobody has a replica.
-pub fn choose_most(asked: &[Former], waited: bool) -> Result<RpcAddress, String> {
+pub fn choose_most(
+    asked: &[Former],
+    committed_once: i64,
+    waited: bool,
+) -> Result<RpcAddress, String> {
     let names = |which: &dyn Fn(&Former) -> bool| {
         let nodes = asked.iter().filter(|one| which(one)).map(|one| one.node.to_string());
         nodes.collect::<Vec<_>>().join(", ")
@@ -62,8 +67,17 @@ pub fn choose_most(asked: &[Former], waited: bool) -> Result<RpcAddress, String>
     let best = able
         .rev()
         .max_by_key(|(_, (ballot, committed, prepared))| (*ballot, *prepared, *committed));
+    // What is known to be on a disk that is there is not given up.
+    let refused = names(&|one| one.alive && one.may_hold);
     match best {
+        Some((one, (_, _, prepared))) if prepared < committed_once && !refused.is_empty() => {
+            Err(format!(
+                "{} has prepared up to {prepared}, but {committed_once} was committed; waits for {refused}, {REFUSES}",
+                one.node
+            ))
+        }
         Some((one, _)) => Ok(one.node),
+        None if !refused.is_empty() => Err(format!("waits for {refused}, {REFUSES}")),
         None => Err("nobody who is there holds a replica any more".to_owned()),
     }
 }
@@ -85,7 +99,7 @@ impl View {
 
     /// Who goes on, when nobody is certain to have everything.
     pub(super) fn most(&self) -> Result<RpcAddress, String> {
-        choose_most(&self.asked, self.tails_waited)
+        choose_most(&self.asked, self.committed, self.tails_waited)
     }
 }
 
@@ -157,7 +171,7 @@ mod tests {
     use crate::meta::group::placement::Candidate;
     use crate::meta::testing::{Bench, addr, options};
     use crate::wire::admin::DddDiagnoseRequest;
-    use crate::wire::config::{ConfigType, ReplicaInfo};
+    use crate::wire::config::{ConfigType, PartitionStatus, ReplicaInfo};
     use std::time::Duration;
 
     const P: Gpid = Gpid::new(1, 0);
@@ -189,9 +203,9 @@ mod tests {
             (vec![uncertain(1, (7, 0, 0)), empty.clone()], 1, "the other has nothing"),
         ];
         for (asked, expected, why) in cases {
-            assert_eq!(choose_most(&asked, false), Ok(addr(expected)), "{why}: {asked:?}");
+            assert_eq!(choose_most(&asked, 0, false), Ok(addr(expected)), "{why}: {asked:?}");
         }
-        assert!(choose_most(&[empty], false).unwrap_err().contains("nobody"));
+        assert!(choose_most(&[empty], 0, false).unwrap_err().contains("nobody"));
     }
 
     #[test]
@@ -200,11 +214,21 @@ mod tests {
         let silent = Former { alive: true, ..server(2) };
         for away in [server(2), silent] {
             let asked = [here.clone(), away];
-            let reason = choose_most(&asked, false).unwrap_err();
+            let reason = choose_most(&asked, 0, false).unwrap_err();
             assert!(reason.contains("missing at 127.0.0.1:34801"), "{reason}");
             assert!(reason.contains("what 127.0.0.2:34801 has"), "{reason}");
-            assert_eq!(choose_most(&asked, true), Ok(addr(1)));
+            assert_eq!(choose_most(&asked, 0, true), Ok(addr(1)));
         }
+    }
+
+    #[test]
+    fn what_is_on_a_disk_that_refuses_it_is_not_given_up() {
+        let shut = Former { replica: None, may_hold: true, ..certain(2, (0, 0, 0)) };
+        let asked = [uncertain(1, (7, 50, 60)), shut];
+        assert!(choose_most(&asked, 61, false).unwrap_err().contains("what 127.0.0.2:34801 has"));
+        let reason = choose_most(&asked, 61, true).unwrap_err();
+        assert!(reason.contains("but 61 was committed; waits for 127.0.0.2:34801"), "{reason}");
+        assert_eq!(choose_most(&asked, 60, true), Ok(addr(1)), "all that is known of");
     }
 
     /// A group of three with these members; `0` for no primary.
@@ -291,6 +315,19 @@ mod tests {
         assert_eq!(decided(&[2, 3], &[1], &asked), leads(1, AssignPrimary), "it has most");
         let asked = [lost.clone(), uncertain(3, (7, 5, 11)), uncertain(1, (7, 5, 10))];
         assert_eq!(decided(&[2, 3], &[1], &asked), leads(3, UpgradeToPrimary), "it has most");
+        // Whoever is left of the members holds nothing, or is away: the last primary has everything.
+        let empty = Former { replica: None, ..certain(2, (0, 0, 0)) };
+        let last = certain(1, (6, 5, 9));
+        let asked = [empty, last];
+        let goes_on = leads(1, AssignPrimary);
+        assert_eq!(decided(&[2], &[3, 1], &asked), goes_on, "it has nothing");
+        assert_eq!(decided(&[2], &[3, 1], &asked[1..]), goes_on, "it is away");
+        assert_eq!(decided(&[2], &[3, 1], &asked[..1]), leads(2, UpgradeToPrimary), "a guess");
+        let third = certain(3, (5, 5, 9));
+        assert!(matches!(decided(&[2], &[3, 1], &[third]), Action::Stuck(_)), "not its word");
+        let mut more = view(0, &[2], &[3, 1], &asked);
+        more.committed = 10;
+        assert_eq!(decide(&more), leads(2, UpgradeToPrimary), "it has lost something");
         // Everybody has left: the last one's word counts, if it is certain.
         let first = certain(1, (6, 5, 5));
         let asked = [first.clone(), certain(2, (7, 5, 9))];
@@ -355,6 +392,34 @@ mod tests {
         let lost = bench.partition(P).may_have_lost.clone().expect("people are told");
         assert!(lost.contains("127.0.0.2:34801"), "{lost}");
         assert_eq!(bench.partition(P).uncertain_since, None);
+    }
+
+    /// One has lost everything, the disks of the others are full: they have it, and cannot open it.
+    #[test]
+    fn a_replica_that_its_disk_refuses_is_waited_for() {
+        let mut bench = dark();
+        let before = report(3, 8, false).map(|info| ReplicaInfo {
+            status: PartitionStatus::Primary,
+            last_committed_decree: 8,
+            ..info
+        });
+        bench.sync_with(1, before);
+        bench.beacon(1, 2);
+        bench.sync_with(1, report(3, 5, true));
+        for node in [2, 3] {
+            bench.beacon(node, 2);
+            bench.sync_all(node, [], &[P]);
+        }
+        assert!(reason(&bench).contains("waits for what 127.0.0.2:34801"), "{}", reason(&bench));
+        for _ in 0..9 {
+            bench.pass(Duration::from_secs(10), &[]);
+            [1, 2, 3].iter().for_each(|node| bench.beacon(*node, 2));
+            assert!(bench.proposals.is_empty(), "{}", reason(&bench));
+        }
+        assert!(reason(&bench).contains("whose disk refuses its replica"), "{}", reason(&bench));
+        bench.sync_with(3, report(3, 8, false));
+        bench.obey(&[1, 2, 3]);
+        assert_eq!(bench.partition(P).config.primary, addr(3));
     }
 
     #[test]

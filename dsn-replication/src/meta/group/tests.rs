@@ -358,6 +358,21 @@ fn a_secondary_that_lost_its_replica_is_not_waited_for() {
     assert_eq!(asked(&bench), Some((addr(3), ConfigType::UpgradeToPrimary)));
 }
 
+/// The secondaries have lost what they held while the primary was away: it has everything, and goes on.
+#[test]
+fn a_primary_goes_on_when_no_member_has_anything() {
+    let mut bench = started(3);
+    bench.pass(Duration::from_secs(25), &[2, 3]);
+    assert_eq!(shape(&bench.partition(P).config), "0 [2,3] -[1] @4");
+    bench.sync(2, &[]);
+    bench.sync(3, &[]);
+    bench.beacon(1, 2);
+    bench.sync(1, &[(P, 3, 0)]);
+    bench.pass(Duration::from_secs(1), &[1, 2, 3]);
+    bench.obey(&[1]);
+    assert_eq!(shape(&bench.partition(P).config), "1 [2,3] -[] @5");
+}
+
 #[test]
 fn a_lost_copy_is_waited_for_and_then_made_elsewhere() {
     let mut options = options();

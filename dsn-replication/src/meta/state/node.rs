@@ -22,6 +22,10 @@ pub struct Node {
     pub planned_secondaries: BTreeSet<Gpid>,
     /// Everything it said it holds, since it was last found alive or restarted; `None` before its first report.
     pub reported: Option<BTreeMap<Gpid, ReplicaInfo>>,
+    /// With that: what is on its disks as well, which refuse it at present.
+    pub refused: BTreeSet<Gpid>,
+    /// With that: it may hold more, in a data directory that cannot be used at present.
+    pub incomplete: bool,
 }
 
 /// How much a server has to do, with what is planned.
@@ -65,6 +69,11 @@ impl Node {
     /// Whether it has reported what it holds, and not this partition.
     pub(in crate::meta) fn lacks(&self, gpid: Gpid) -> bool {
         self.reported.as_ref().is_some_and(|all| !all.contains_key(&gpid))
+    }
+
+    /// Whether it does not serve this partition, and may yet have it on a disk.
+    pub(in crate::meta) fn may_hold(&self, gpid: Gpid) -> bool {
+        self.lacks(gpid) && (self.incomplete || self.refused.contains(&gpid))
     }
 }
 
