@@ -35,7 +35,7 @@ usage: ./run.sh VERB [OPTION...]
   bench-peers [ARG...]    the speed table of docs/performance.md, beside redis-server
   figures [NAME]          the other figures of that page: group_sync, group_sync_slower, failover, failover_by_lease,
                           learning, restart, idle
-  simulate [ARG...]       the deterministic simulation: --seeds N --from S [--group], --scenario FILE, --cuts,
+  simulate [ARG...]       the deterministic simulation: --seeds N --from S [--group] [--show], --scenario FILE, --cuts,
                           --planted; see docs/simulation.md
   start_kill_test [ARG...]  a cluster of its own whose servers are killed, stopped, damaged and cut off under load, and
                           what they answer judged: --duration SECONDS, --faults LIST, --seed N, --clients N,

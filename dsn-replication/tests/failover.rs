@@ -237,6 +237,29 @@ fn a_stopped_secondary_holds_writes_up_for_half_a_second() {
     }
 }
 
+/// Of the last two members one stops while a write is under way: the other one does it, and says nothing.
+#[test]
+fn what_one_member_has_alone_is_not_acknowledged() {
+    let mut cluster = cluster(11, "");
+    let secondaries = group(&mut cluster).secondaries;
+    let server = |at: usize| usize::from(secondaries[at].ip().octets()[3] - 10);
+    cluster.stop_server(server(1));
+    cluster.run_for(Duration::from_secs(1));
+    assert_eq!(add(&mut cluster), Ok(2), "two are enough");
+    cluster.kill_server(server(0));
+    let outcome = add(&mut cluster);
+    assert!(outcome.is_err(), "{outcome:?}");
+    let counted = count(&mut cluster);
+    println!("{outcome:?}, and the counter is {counted:?}");
+    cluster.start_server(server(0));
+    let again = (0..100).any(|_| {
+        cluster.run_for(Duration::from_millis(100));
+        add(&mut cluster).is_ok()
+    });
+    assert!(again, "with a second member it takes writes again");
+    cluster.finish();
+}
+
 #[test]
 fn a_primary_that_died_together_with_the_meta_server_is_found_dead() {
     let mut cluster = cluster(10, "");

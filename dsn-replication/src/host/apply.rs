@@ -92,13 +92,23 @@ impl ReplicaHost {
         if !self.told_ready {
             self.publish();
         }
-        // Only who still leads may acknowledge.
-        let leads = self.core.role().is_primary() && self.lease.holds(ctx.clock());
+        // Only who still leads may acknowledge; and only what as many members have as a write needs, for the others may
+        // have left while it was under way. Such a write is done, and its client does not learn it: to say anything
+        // would make some clients repeat it.
+        let members = match self.core.role() {
+            Role::Primary(lead) if self.lease.holds(ctx.clock()) => lead.members(),
+            _ => 0,
+        };
+        let (leads, enough) = (members > 0, members >= self.rules.min_members as usize);
         for (index, ticket) in run.tickets.iter().enumerate() {
             let Some(ticket) = ticket else { continue };
             let Some(replier) = self.repliers.try_remove(ticket.0 as usize) else { continue };
             if !leads {
                 replier.error(ctx, ErrorCode::NotEnoughMember);
+                continue;
+            }
+            if !enough {
+                replier.forget(ctx);
                 continue;
             }
             match replies.get(index) {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! simulate [--seeds N] [--from S] [--group] [--twice] [--log] [--hashes]   seeds, each a run of its own
+//! simulate --show [--seeds N] [--from S] [--group]       what seeds draw, as scenario files
 //! simulate --scenario FILE [--twice] [--log]             one scenario from its file
 //! simulate --cuts                                        every place where a server can die
 //! simulate --planted [NAME]                              bugs planted on purpose must be found
@@ -24,6 +25,7 @@ const PROGRESS_EVERY: u64 = 1_000;
 
 enum What {
     Seeds,
+    Show,
     Scenario(String),
     Cuts,
     Planted(Option<String>),
@@ -39,6 +41,14 @@ struct Arguments {
     log: bool,
     /// Tells the hash of each run: whether a change leaves it as it was.
     hashes: bool,
+}
+
+impl Arguments {
+    /// The scenario of a seed, counted from the first.
+    fn draw(&self, number: u64) -> Scenario {
+        let draw = if self.group { draw_group } else { draw };
+        draw(self.from + number)
+    }
 }
 
 fn arguments() -> Result<Arguments, String> {
@@ -62,6 +72,7 @@ fn arguments() -> Result<Arguments, String> {
             "--seeds" => parsed.seeds = value()?.parse().map_err(|_| "--seeds: a number")?,
             "--from" => parsed.from = value()?.parse().map_err(|_| "--from: a number")?,
             "--scenario" => parsed.what = What::Scenario(value()?),
+            "--show" => parsed.what = What::Show,
             "--cuts" => parsed.what = What::Cuts,
             "--group" => parsed.group = true,
             "--twice" => parsed.twice = true,
@@ -82,9 +93,12 @@ fn main() -> ExitCode {
         };
         match &arguments.what {
             What::Seeds => {
-                let draw = if arguments.group { draw_group } else { draw };
-                let scenario = |number| draw(arguments.from + number);
+                let scenario = |number| arguments.draw(number);
                 Ok(all_of(arguments.seeds, scenario, &arguments))
+            }
+            What::Show => {
+                (0..arguments.seeds).for_each(|number| println!("{}", arguments.draw(number)));
+                Ok(true)
             }
             What::Scenario(path) => {
                 let text = std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;

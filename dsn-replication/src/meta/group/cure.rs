@@ -78,16 +78,14 @@ impl View {
         next_primary(&able)
     }
 
-    /// A secondary that held no replica when it reported last: it may have got one since, and says no itself if not.
-    fn heir_at_a_guess(&self) -> Option<RpcAddress> {
-        next_primary(&self.living_secondaries())
-    }
-
-    /// Who was primary until there was none, if it is there and has everything: nothing was acknowledged since.
+    /// Who was primary until there was none, if it is there and has everything: nothing was acknowledged since. It
+    /// knows the ballot before the one that took it out, which a copy that it has left behind somewhere does not, nor
+    /// one that left the group earlier.
     fn last_primary(&self) -> Option<RpcAddress> {
-        let last = self.former.last().filter(|last| last.has_answered() && !last.uncertain)?;
-        let (_, _, prepared) = last.replica?;
-        (prepared >= self.committed).then_some(last.node)
+        let last = self.former.last().filter(|last| last.is_certain())?;
+        let (ballot, _, prepared) = last.replica?;
+        let led = ballot >= self.config.ballot - 1;
+        (led && prepared >= self.committed).then_some(last.node)
     }
 
     fn living_secondaries(&self) -> Vec<Candidate> {
@@ -183,10 +181,15 @@ fn without_primary(view: &View) -> Action {
         return action;
     }
     if !config.secondaries.is_empty() {
-        return match (view.last_primary(), view.heir_at_a_guess()) {
-            (Some(node), _) => propose(node, ConfigType::AssignPrimary),
-            (None, Some(node)) => propose(node, ConfigType::UpgradeToPrimary),
-            (None, None) => Action::Stuck("waits for a secondary to come back".to_owned()),
+        return match view.last_primary() {
+            Some(node) => propose(node, ConfigType::AssignPrimary),
+            None if view.living_secondaries().is_empty() => {
+                Action::Stuck("waits for a secondary to come back".to_owned())
+            }
+            None => Action::Stuck(
+                "no secondary that is there has a replica to serve; waits for another one, or for who led last"
+                    .to_owned(),
+            ),
         };
     }
     if config.last_drops.is_empty() {
@@ -316,7 +319,7 @@ impl Cluster {
                     || partition.avoid == Some(node)
                     || self.doubted.contains(&node),
                 may_be_gone: self.doubted.contains(&node),
-                lacks: self.nodes.get(&node).is_some_and(|entry| entry.lacks(gpid)),
+                lacks: self.nodes.get(&node).is_some_and(|entry| entry.cannot_serve(gpid)),
             })
             .collect();
         let delay = Duration::from_millis(self.options.meta.replica_assign_delay_ms_for_dropouts);
@@ -344,12 +347,16 @@ impl Cluster {
     pub(super) fn known_of(&self, gpid: Gpid, node: RpcAddress) -> Former {
         let entry = self.nodes.get(&node);
         let reported = entry.and_then(|entry| entry.reported.as_ref());
-        let replica = reported.and_then(|all| all.get(&gpid));
+        let told = reported.and_then(|all| all.get(&gpid));
+        // One that has failed and is not opened anew by itself.
+        let failed = entry.is_some_and(|entry| entry.has_failed(gpid));
+        let replica = told.filter(|_| !failed);
         Former {
             node,
             alive: self.fd.is_alive(node),
             collected: reported.is_some(),
-            may_hold: entry.is_some_and(|entry| entry.may_hold(gpid)),
+            refused: failed || entry.is_some_and(|entry| entry.refused.contains(&gpid)),
+            incomplete: entry.is_some_and(|entry| entry.incomplete),
             uncertain: replica.is_some_and(|info| info.tail_uncertain == Some(true)),
             replica: replica.map(Former::reported),
         }

@@ -20,8 +20,10 @@ pub struct Former {
     pub alive: bool,
     /// Whether it has reported everything it holds since it was found alive.
     pub collected: bool,
-    /// It may have a replica on a disk that cannot be used at present.
-    pub may_hold: bool,
+    /// It has a replica that it cannot serve at present: its disk refuses it.
+    pub refused: bool,
+    /// It may have one in a data directory that cannot be used at present.
+    pub incomplete: bool,
     /// Ballot, committed decree and prepared decree of its replica; `None` when it holds none.
     pub replica: Option<(i64, i64, i64)>,
     /// The end of the replica's log may be missing, says the server.
@@ -59,7 +61,7 @@ pub fn choose(former: &[Former], committed: i64) -> Result<RpcAddress, String> {
         [first, last, ..] => {
             let (ballot_a, committed_a, prepared_a) = numbers(first);
             let (ballot_b, committed_b, prepared_b) = numbers(last);
-            if last.may_hold {
+            if last.may_hold() {
                 return Err(format!("waits for {}, {REFUSES}", last.node));
             }
             if last.replica.is_none() {
@@ -105,7 +107,7 @@ pub fn choose(former: &[Former], committed: i64) -> Result<RpcAddress, String> {
 /// Nobody else ever had the data: whatever the server still has is all there is.
 fn alone(only: &Former, committed: i64) -> Result<RpcAddress, String> {
     let Some((_, _, prepared)) = only.replica else {
-        if only.may_hold {
+        if only.may_hold() {
             return Err(format!("waits for {}, {REFUSES}", only.node));
         }
         return Err(format!("{} holds no replica any more", only.node));

@@ -95,8 +95,11 @@ impl Cluster {
         // It may have said by now that it has lost its replica, or the end of its log, and others have not.
         let is_heir =
             |action| matches!(action, Action::Propose { node, .. } if node == proposal.node);
-        let sensible = sensible && (!heir || is_heir(decide(&self.view(gpid, now))));
         let leads = assigning || heir;
+        // Where a first primary goes depends on how much servers have to do.
+        let config = &partition.config;
+        let first = config.secondaries.is_empty() && config.last_drops.is_empty();
+        let sensible = sensible && (!leads || first || is_heir(decide(&self.view(gpid, now))));
         let sensible =
             sensible && (!leads || proposal.may_lack == self.may_lack(gpid, proposal.node));
         if sensible && !late {

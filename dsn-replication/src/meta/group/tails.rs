@@ -19,9 +19,14 @@ use crate::options::seconds;
 use crate::wire::config::PartitionConfiguration;
 
 impl Former {
+    /// It may have a replica of which it has told nothing.
+    pub(super) fn may_hold(&self) -> bool {
+        self.replica.is_none() && (self.refused || self.incomplete)
+    }
+
     /// Its report has arrived, and says what it has of the group.
     pub(super) fn has_answered(&self) -> bool {
-        self.alive && self.collected && !self.may_hold
+        self.alive && self.collected && !self.may_hold()
     }
 
     /// It is known to hold a replica whose log has everything that it ever acknowledged.
@@ -36,13 +41,16 @@ impl Former {
 }
 
 /// Who of `asked` goes on, when none of those that are there has everything for certain: by ballot, then by what is
-/// prepared, among those that have what others know to be committed. `committed_once` is the highest commit point that
-/// anybody ever reported: less than that nobody goes on with while one of `asked` may have more on a disk.
+/// prepared, among those that have what others know to be committed. The first `last_members` of `asked` were the group
+/// as it was last; `committed_once` is the highest commit point that anybody ever reported: with less than that nobody
+/// goes on while one of those members has a replica that its disk refuses. `waited`: for those that are away for long
+/// enough. Who is there and has yet to report is waited for always.
 ///
 /// # Errors
 /// A sentence for the operator: who is waited for, or that nobody has a replica.
 pub fn choose_most(
     asked: &[Former],
+    last_members: usize,
     committed_once: i64,
     waited: bool,
 ) -> Result<RpcAddress, String> {
@@ -50,7 +58,11 @@ pub fn choose_most(
         let nodes = asked.iter().filter(|one| which(one)).map(|one| one.node.to_string());
         nodes.collect::<Vec<_>>().join(", ")
     };
+    let reports_soon = names(&|one| one.alive && !one.collected);
     let silent = names(&|one| !one.has_answered());
+    if !reports_soon.is_empty() && waited {
+        return Err(format!("waits for the report of {reports_soon}"));
+    }
     if !silent.is_empty() && !waited {
         let lacking = names(&Former::may_lack);
         return Err(format!(
@@ -67,18 +79,17 @@ pub fn choose_most(
     let best = able
         .rev()
         .max_by_key(|(_, (ballot, committed, prepared))| (*ballot, *prepared, *committed));
-    // What is known to be on a disk that is there is not given up.
-    let refused = names(&|one| one.alive && one.may_hold);
-    match best {
-        Some((one, (_, _, prepared))) if prepared < committed_once && !refused.is_empty() => {
-            Err(format!(
-                "{} has prepared up to {prepared}, but {committed_once} was committed; waits for {refused}, {REFUSES}",
-                one.node
-            ))
-        }
-        Some((one, _)) => Ok(one.node),
-        None if !refused.is_empty() => Err(format!("waits for {refused}, {REFUSES}")),
-        None => Err("nobody who is there holds a replica any more".to_owned()),
+    // What is known to be on the disk of a member that is there is not given up.
+    let mut members = asked.iter().take(last_members);
+    let refused = members.find(|one| one.alive && one.refused && one.replica.is_none());
+    match (best, refused) {
+        (Some((one, (_, _, prepared))), Some(other)) if prepared < committed_once => Err(format!(
+            "{} has prepared up to {prepared}, but {committed_once} was committed; waits for {}, {REFUSES}",
+            one.node, other.node
+        )),
+        (Some((one, _)), _) => Ok(one.node),
+        (None, Some(other)) => Err(format!("waits for {}, {REFUSES}", other.node)),
+        (None, None) => Err("nobody who is there holds a replica any more".to_owned()),
     }
 }
 
@@ -99,7 +110,9 @@ impl View {
 
     /// Who goes on, when nobody is certain to have everything.
     pub(super) fn most(&self) -> Result<RpcAddress, String> {
-        choose_most(&self.asked, self.committed, self.tails_waited)
+        // The secondaries, and the primary or who was it last.
+        let members = 1 + self.config.secondaries.len();
+        choose_most(&self.asked, members, self.committed, self.tails_waited)
     }
 }
 
@@ -203,32 +216,40 @@ mod tests {
             (vec![uncertain(1, (7, 0, 0)), empty.clone()], 1, "the other has nothing"),
         ];
         for (asked, expected, why) in cases {
-            assert_eq!(choose_most(&asked, 0, false), Ok(addr(expected)), "{why}: {asked:?}");
+            assert_eq!(choose_most(&asked, 1, 0, false), Ok(addr(expected)), "{why}: {asked:?}");
         }
-        assert!(choose_most(&[empty], 0, false).unwrap_err().contains("nobody"));
+        assert!(choose_most(&[empty], 1, 0, false).unwrap_err().contains("nobody"));
     }
 
     #[test]
     fn the_others_are_waited_for_and_not_for_ever() {
-        let here = uncertain(1, (7, 50, 60));
+        let asked = [uncertain(1, (7, 50, 60)), server(2)];
+        let reason = choose_most(&asked, 1, 0, false).unwrap_err();
+        assert!(reason.contains("missing at 127.0.0.1:34801"), "{reason}");
+        assert!(reason.contains("what 127.0.0.2:34801 has"), "{reason}");
+        assert_eq!(choose_most(&asked, 1, 0, true), Ok(addr(1)));
         let silent = Former { alive: true, ..server(2) };
-        for away in [server(2), silent] {
-            let asked = [here.clone(), away];
-            let reason = choose_most(&asked, 0, false).unwrap_err();
-            assert!(reason.contains("missing at 127.0.0.1:34801"), "{reason}");
-            assert!(reason.contains("what 127.0.0.2:34801 has"), "{reason}");
-            assert_eq!(choose_most(&asked, 0, true), Ok(addr(1)));
-        }
+        let asked = [asked[0].clone(), silent];
+        assert!(choose_most(&asked, 1, 0, true).unwrap_err().contains("the report of"));
     }
 
     #[test]
     fn what_is_on_a_disk_that_refuses_it_is_not_given_up() {
-        let shut = Former { replica: None, may_hold: true, ..certain(2, (0, 0, 0)) };
-        let asked = [uncertain(1, (7, 50, 60)), shut];
-        assert!(choose_most(&asked, 61, false).unwrap_err().contains("what 127.0.0.2:34801 has"));
-        let reason = choose_most(&asked, 61, true).unwrap_err();
+        let shut = Former { replica: None, refused: true, ..certain(2, (0, 0, 0)) };
+        let mut asked = [uncertain(1, (7, 50, 60)), shut];
+        let chosen = |asked: &[Former], committed, waited| choose_most(asked, 2, committed, waited);
+        let reason = chosen(&asked, 61, false).unwrap_err();
+        assert!(reason.contains("what 127.0.0.2:34801 has"), "{reason}");
+        let reason = chosen(&asked, 61, true).unwrap_err();
         assert!(reason.contains("but 61 was committed; waits for 127.0.0.2:34801"), "{reason}");
-        assert_eq!(choose_most(&asked, 60, true), Ok(addr(1)), "all that is known of");
+        assert_eq!(chosen(&asked, 60, true), Ok(addr(1)), "all that is known of");
+        assert_eq!(choose_most(&asked, 1, 61, true), Ok(addr(1)), "the other had left before");
+        asked[1].collected = false;
+        let reason = chosen(&asked, 60, true).unwrap_err();
+        assert!(reason.contains("the report of 127.0.0.2:34801"), "it is there again: {reason}");
+        asked[1] = Former { incomplete: true, refused: false, collected: true, ..asked[1].clone() };
+        assert!(chosen(&asked, 61, false).is_err(), "another disk may have it");
+        assert_eq!(chosen(&asked, 61, true), Ok(addr(1)), "nobody knows that it does");
     }
 
     /// A group of three with these members; `0` for no primary.
@@ -322,12 +343,12 @@ mod tests {
         let goes_on = leads(1, AssignPrimary);
         assert_eq!(decided(&[2], &[3, 1], &asked), goes_on, "it has nothing");
         assert_eq!(decided(&[2], &[3, 1], &asked[1..]), goes_on, "it is away");
-        assert_eq!(decided(&[2], &[3, 1], &asked[..1]), leads(2, UpgradeToPrimary), "a guess");
+        assert!(matches!(decided(&[2], &[3, 1], &asked[..1]), Action::Stuck(_)), "nobody has");
         let third = certain(3, (5, 5, 9));
         assert!(matches!(decided(&[2], &[3, 1], &[third]), Action::Stuck(_)), "not its word");
         let mut more = view(0, &[2], &[3, 1], &asked);
         more.committed = 10;
-        assert_eq!(decide(&more), leads(2, UpgradeToPrimary), "it has lost something");
+        assert!(matches!(decide(&more), Action::Stuck(_)), "it has lost something");
         // Everybody has left: the last one's word counts, if it is certain.
         let first = certain(1, (6, 5, 5));
         let asked = [first.clone(), certain(2, (7, 5, 9))];

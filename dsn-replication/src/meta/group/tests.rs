@@ -14,7 +14,7 @@ use crate::meta::state::node::Load;
 use crate::meta::testing::{Bench, addr, options};
 use crate::options::FunctionLevel;
 use crate::wire::admin::{DddDiagnoseRequest, MetaControlRequest, MetaFunctionLevel};
-use crate::wire::config::{ConfigType, PartitionConfiguration};
+use crate::wire::config::{ConfigType, PartitionConfiguration, PartitionStatus, ReplicaInfo};
 
 const P: Gpid = Gpid::new(1, 0);
 
@@ -358,17 +358,20 @@ fn a_secondary_that_lost_its_replica_is_not_waited_for() {
     assert_eq!(asked(&bench), Some((addr(3), ConfigType::UpgradeToPrimary)));
 }
 
-/// The secondaries have lost what they held while the primary was away: it has everything, and goes on.
+/// One secondary has lost what it held, the other one's has failed, while the primary was away: it has everything, and
+/// goes on.
 #[test]
 fn a_primary_goes_on_when_no_member_has_anything() {
     let mut bench = started(3);
     bench.pass(Duration::from_secs(25), &[2, 3]);
     assert_eq!(shape(&bench.partition(P).config), "0 [2,3] -[1] @4");
     bench.sync(2, &[]);
-    bench.sync(3, &[]);
+    let failed =
+        ReplicaInfo { pid: P, ballot: 4, status: PartitionStatus::Error, ..ReplicaInfo::default() };
+    bench.sync_with(3, [failed]);
+    assert_eq!(bench.partition(P).proposal, None, "they cannot lead");
     bench.beacon(1, 2);
     bench.sync(1, &[(P, 3, 0)]);
-    bench.pass(Duration::from_secs(1), &[1, 2, 3]);
     bench.obey(&[1]);
     assert_eq!(shape(&bench.partition(P).config), "1 [2,3] -[] @5");
 }

@@ -6,8 +6,8 @@ use dsn_rpc::address::RpcAddress;
 use dsn_rpc::gpid::Gpid;
 
 use super::Cluster;
-use super::app::members;
-use crate::wire::config::{PartitionConfiguration, ReplicaInfo};
+use super::app::{is_member, members};
+use crate::wire::config::{PartitionConfiguration, PartitionStatus, ReplicaInfo};
 
 /// A replica server.
 #[derive(Debug, Default)]
@@ -22,9 +22,9 @@ pub struct Node {
     pub planned_secondaries: BTreeSet<Gpid>,
     /// Everything it said it holds, since it was last found alive or restarted; `None` before its first report.
     pub reported: Option<BTreeMap<Gpid, ReplicaInfo>>,
-    /// With that: what is on its disks as well, which refuse it at present.
+    /// What was on its disks as well when it reported last, which refused it then.
     pub refused: BTreeSet<Gpid>,
-    /// With that: it may hold more, in a data directory that cannot be used at present.
+    /// When it reported last it may have held more, in a data directory that could not be used then.
     pub incomplete: bool,
 }
 
@@ -71,9 +71,15 @@ impl Node {
         self.reported.as_ref().is_some_and(|all| !all.contains_key(&gpid))
     }
 
-    /// Whether it does not serve this partition, and may yet have it on a disk.
-    pub(in crate::meta) fn may_hold(&self, gpid: Gpid) -> bool {
-        self.lacks(gpid) && (self.incomplete || self.refused.contains(&gpid))
+    /// Whether it has reported that its replica of this partition has failed and is not opened anew by itself.
+    pub(in crate::meta) fn has_failed(&self, gpid: Gpid) -> bool {
+        let told = self.reported.as_ref().and_then(|all| all.get(&gpid));
+        told.is_some_and(|info| info.status == PartitionStatus::Error)
+    }
+
+    /// Whether it has reported nothing of this partition that could be served.
+    pub(in crate::meta) fn cannot_serve(&self, gpid: Gpid) -> bool {
+        self.lacks(gpid) || self.has_failed(gpid)
     }
 }
 
@@ -109,16 +115,29 @@ impl Cluster {
         let Some(reported) = reported else { return };
         let info = reported.entry(config.pid).or_default();
         info.pid = config.pid;
+        info.status = match node == config.primary {
+            true => PartitionStatus::Primary,
+            false => PartitionStatus::Secondary,
+        };
         info.ballot = info.ballot.max(config.ballot);
         info.last_committed_decree = info.last_committed_decree.max(config.last_committed_decree);
         info.last_prepared_decree = info.last_prepared_decree.max(info.last_committed_decree);
         info.tail_uncertain = None;
     }
 
-    /// What a server reported is no longer true: it is dead or was started anew.
+    /// What a server reported is no longer true: it is dead or was started anew. Groups of which it is a member, or was
+    /// the last to leave, and that wait for what it could not serve, begin to wait anew.
     pub(in crate::meta) fn forget_reports(&mut self, node: RpcAddress) {
-        if let Some(entry) = self.nodes.get_mut(&node) {
-            entry.reported = None;
+        let Some(entry) = self.nodes.get_mut(&node) else { return };
+        let Some(reported) = entry.reported.take() else { return };
+        let failed = reported.values().filter(|info| info.status == PartitionStatus::Error);
+        let waited_for = failed.map(|info| info.pid).chain(entry.refused.iter().copied());
+        for gpid in waited_for.collect::<Vec<_>>() {
+            let Some(partition) = self.partition_mut(gpid) else { continue };
+            let config = &partition.config;
+            if is_member(config, node) || config.last_drops.last() == Some(&node) {
+                partition.uncertain_since = None;
+            }
         }
     }
 }
