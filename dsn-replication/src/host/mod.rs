@@ -414,6 +414,9 @@ impl ReplicaHost {
             self.core.number_empty(wall, stamp, batch);
             self.seen = self.core.prepared();
         }
+        for ticket in self.core.refuse_queued(self.rules.min_members) {
+            self.answer(ctx, ticket, ErrorCode::NotEnoughMember);
+        }
         self.core.number(wall, stamp, batch);
         self.speak(ctx);
     }

@@ -19,6 +19,15 @@ impl Replica {
         self.queue.push(request, batchable, ticket)
     }
 
+    /// Gives up what waits if the group has fewer members than `min_members`, though it had enough when that came. The
+    /// tickets are to be answered: nothing of it is done.
+    pub fn refuse_queued(&mut self, min_members: u32) -> Vec<Ticket> {
+        match &self.role {
+            Role::Primary(lead) if lead.members() < min_members as usize => self.queue.drain(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Numbers what waits, as far as the window allows, and adds it to `log`. `wall_us` is the clock of the moment;
     /// time stamps grow even when it does not. `stamp` is the state machine's. Returns how many were numbered.
     pub fn number(&mut self, wall_us: u64, stamp: u32, log: &mut LogBatch) -> usize {
