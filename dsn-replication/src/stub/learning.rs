@@ -58,7 +58,9 @@ impl ReplicaStub {
 
     fn invited(&mut self, ctx: &mut Ctx<'_>, info: AppInfo, lesson: Lesson) {
         let gpid = lesson.gpid;
-        let busy = self.opening.contains_key(&gpid)
+        // A server that stops has let go of what it holds: it would make another one beside it.
+        let busy = self.closing
+            || self.opening.contains_key(&gpid)
             || self.is_waiting(gpid)
             || self.waits_for_a_dir(ctx.clock());
         let running = self.learners.get(&gpid).map(|(attempt, _)| *attempt);

@@ -83,7 +83,8 @@ impl ReplicaStub {
 
     fn propose_to_lead(&mut self, ctx: &mut Ctx<'_>, proposal: ConfigurationUpdateRequest) {
         let gpid = proposal.config.pid;
-        if self.opening.contains_key(&gpid) || self.board.unserved.lock().contains_key(&gpid) {
+        let busy = self.closing || self.opening.contains_key(&gpid);
+        if busy || self.board.unserved.lock().contains_key(&gpid) {
             return;
         }
         if !self.held.contains_key(&gpid) {
