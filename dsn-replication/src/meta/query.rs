@@ -46,6 +46,7 @@ impl Cluster {
             hp_primary: Some(self.host_of(config.primary)),
             hp_secondaries: hosts(&config.secondaries),
             hp_last_drops: hosts(&config.last_drops),
+            last_leader: None,
             ..config.clone()
         }
     }

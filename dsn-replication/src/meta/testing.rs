@@ -218,6 +218,7 @@ impl Bench {
             config,
             config_type: kind,
             node: addr(node),
+            known_ballot: Some(before.ballot),
             ..ConfigurationUpdateRequest::default()
         }
     }

@@ -100,9 +100,10 @@ impl ReplicaStub {
             tracing::warn!(%gpid, "does not lead yet: the end of its log may be missing, which others may have");
             return self.sync_now(ctx);
         }
+        let known_ballot = Some(placed.gate.ballot().0);
         // Envs are not kept on the disk: whoever leads must have heard them.
         self.configure(ctx, gpid, &proposal.info);
-        self.ask_to_lead(ctx, proposal);
+        self.ask_to_lead(ctx, ConfigurationUpdateRequest { known_ballot, ..proposal });
     }
 
     /// Makes an empty replica, then goes on with the proposal.

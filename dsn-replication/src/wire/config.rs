@@ -97,6 +97,14 @@ message! {
         15: atomic_idempotent: bool,
     }
 
+    /// Who led a group last, or leads it now.
+    pub struct Leader {
+        1: node: RpcAddress,
+        /// The ballot that its replica knew when it was to lead: lower than the one it led under, of which it hears
+        /// last, and higher than that of any copy that it left behind somewhere.
+        2: known_ballot: i64,
+    }
+
     /// A partition's group.
     pub struct PartitionConfiguration {
         1: pid: Gpid,
@@ -111,6 +119,8 @@ message! {
         9: hp_primary: Option<HostPort>,
         10: hp_secondaries: Option<Vec<HostPort>>,
         11: hp_last_drops: Option<Vec<HostPort>>,
+        /// Only in the meta server's store. Not known to the original.
+        1001: last_leader: Option<Leader>,
     }
 
     /// Asks for the configuration of a table.
@@ -173,6 +183,8 @@ message! {
         /// In proposals to lead: though the end of its log may be missing, as the meta server knows. Not known to the
         /// original.
         1001: despite_uncertain_tail: Option<bool>,
+        /// In reports of a server that is to lead: the ballot that its replica knows so far. Not known to the original.
+        1002: known_ballot: Option<i64>,
     }
 
     /// The group as the meta server has it after a report.

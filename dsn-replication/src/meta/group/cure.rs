@@ -78,14 +78,14 @@ impl View {
         next_primary(&able)
     }
 
-    /// Who was primary until there was none, if it is there and has everything: nothing was acknowledged since. It
-    /// knows the ballot before the one that took it out, which a copy that it has left behind somewhere does not, nor
-    /// one that left the group earlier.
+    /// Who led until nobody did, if it is there and has everything: nothing was acknowledged since. It knows the ballot
+    /// that it knew when it was to lead, which a copy that it has left behind somewhere does not.
     fn last_primary(&self) -> Option<RpcAddress> {
-        let last = self.former.last().filter(|last| last.is_certain())?;
+        let leader = self.config.last_leader.as_ref()?;
+        let last =
+            self.former.last().filter(|last| last.node == leader.node && last.is_certain())?;
         let (ballot, _, prepared) = last.replica?;
-        let led = ballot >= self.config.ballot - 1;
-        (led && prepared >= self.committed).then_some(last.node)
+        (ballot >= leader.known_ballot && prepared >= self.committed).then_some(last.node)
     }
 
     fn living_secondaries(&self) -> Vec<Candidate> {

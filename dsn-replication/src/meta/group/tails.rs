@@ -184,7 +184,7 @@ mod tests {
     use crate::meta::group::placement::Candidate;
     use crate::meta::testing::{Bench, addr, options};
     use crate::wire::admin::DddDiagnoseRequest;
-    use crate::wire::config::{ConfigType, PartitionStatus, ReplicaInfo};
+    use crate::wire::config::{ConfigType, Leader, PartitionStatus, ReplicaInfo};
     use std::time::Duration;
 
     const P: Gpid = Gpid::new(1, 0);
@@ -262,6 +262,10 @@ mod tests {
             primary: if primary == 0 { NOBODY } else { addr(primary) },
             secondaries: nodes(secondaries),
             last_drops: nodes(drops),
+            last_leader: drops
+                .last()
+                .map(|n| Leader { node: addr(*n), known_ballot: 6 })
+                .filter(|_| primary == 0),
             ..PartitionConfiguration::default()
         };
         let known = |n: &u8| asked.iter().find(|one| one.node == addr(*n)).cloned();

@@ -376,6 +376,54 @@ fn a_primary_goes_on_when_no_member_has_anything() {
     assert_eq!(shape(&bench.partition(P).config), "1 [2,3] -[] @5");
 }
 
+/// Server 2 takes over from server 1 and dies before it hears so; server 3 has lost everything.
+#[test]
+fn a_primary_that_never_heard_its_ballots_goes_on_when_no_member_has_anything() {
+    let mut bench = started(3);
+    bench.pass(Duration::from_secs(25), &[2, 3]);
+    bench.proposals.clear();
+    let mut heir = bench.report(P, ConfigType::UpgradeToPrimary, 2);
+    heir.known_ballot = Some(3);
+    assert_eq!(bench.update(&heir).unwrap().err, ErrorCode::Ok);
+    bench.pass(Duration::from_secs(25), &[3]);
+    assert_eq!(shape(&bench.partition(P).config), "0 [3] -[1,2] @6");
+    bench = bench.restart();
+    bench.beacon(3, 2);
+    bench.sync(3, &[]);
+    bench.beacon(2, 2);
+    // A copy that it left behind, from before it came into the group.
+    bench.sync(2, &[(P, 2, 0)]);
+    bench.obey(&[2, 3]);
+    assert_eq!(shape(&bench.partition(P).config), "0 [3] -[1,2] @6");
+    bench.sync(2, &[(P, 3, 0)]);
+    bench.obey(&[2, 3]);
+    assert_eq!(shape(&bench.partition(P).config), "2 [3] -[1] @7");
+    assert_eq!(
+        bench.query("temp").partitions.first().unwrap().last_leader,
+        None,
+        "not for clients"
+    );
+}
+
+/// Server 1 steps down and loses everything, as does server 2: server 3 left before, and has all that it heard of.
+#[test]
+fn who_left_under_another_leader_does_not_go_on_for_it() {
+    let mut bench = started(3);
+    let led = |bench: &mut Bench, kind, node| {
+        let request = bench.report(P, kind, node);
+        assert_eq!(bench.update(&request).unwrap().err, ErrorCode::Ok);
+    };
+    led(&mut bench, ConfigType::DowngradeToInactive, 3);
+    led(&mut bench, ConfigType::DowngradeToSecondary, 1);
+    assert_eq!(shape(&bench.partition(P).config), "0 [2,1] -[3] @5");
+    [1, 2].iter().for_each(|node| drop(bench.sync(*node, &[])));
+    bench.sync(3, &[(P, 4, 0)]);
+    bench.pass(Duration::from_secs(5), &[1, 2, 3]);
+    bench.obey(&[3]);
+    assert_eq!(shape(&bench.partition(P).config), "0 [2,1] -[3] @5");
+    assert!(bench.partition(P).stuck.is_some());
+}
+
 #[test]
 fn a_lost_copy_is_waited_for_and_then_made_elsewhere() {
     let mut options = options();

@@ -16,7 +16,8 @@ use crate::meta::state::{Answer, Cluster, Step, Ticket};
 use crate::meta::store::Change;
 use crate::options::FunctionLevel;
 use crate::wire::config::{
-    ConfigType, ConfigurationUpdateRequest, ConfigurationUpdateResponse, PartitionConfiguration,
+    ConfigType, ConfigurationUpdateRequest, ConfigurationUpdateResponse, Leader,
+    PartitionConfiguration,
 };
 
 /// What a report leads to.
@@ -128,6 +129,10 @@ impl Cluster {
             if !chosen.is_some_and(|p| p.node == request.node && p.kind == request.config_type) {
                 return Err(ChangeError::IsNot("the one that was chosen"));
             }
+        }
+        if matches!(request.config_type, ConfigType::AssignPrimary | ConfigType::UpgradeToPrimary) {
+            let known_ballot = request.known_ballot.unwrap_or(current.ballot).min(current.ballot);
+            after.last_leader = Some(Leader { node: request.node, known_ballot });
         }
         after.last_committed_decree =
             after.last_committed_decree.max(request.config.last_committed_decree);
