@@ -70,6 +70,9 @@ dsn_core::options! {
         member_check_interval_ms: u32 = 10_000, in 10..=3_600_000;
         /// Mutations of a partition that may be under way; later writes gather into larger ones.
         staleness_for_commit: u32 = 20, in 1..=4_000;
+        /// Whether a server that starts leaves clients without an answer until an operator lets them in
+        /// (`replica.deny-client false`).
+        deny_client_on_start: bool = false;
         /// Whether every write is a mutation of its own.
         batch_write_disabled: bool = false;
         /// Largest write a client may send; 0 for no limit.

@@ -4,12 +4,13 @@
 //! map it saw last and looks at one number to know whether it is still the newest.
 
 use crate::gate::ReadGate;
+use dsn_core::command::{CommandReply, Commands};
 use dsn_core::exec::{Addr, Ctx, Resident};
 use dsn_core::hash::DetHashMap;
 use dsn_rpc::gpid::Gpid;
 use parking_lot::{Mutex, RwLock};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Where a replica is.
@@ -31,6 +32,8 @@ type Map<H> = DetHashMap<Gpid, Placed<H>>;
 struct Shared<H> {
     map: RwLock<Arc<Map<H>>>,
     version: AtomicU64,
+    /// Clients are left without an answer.
+    denies: AtomicBool,
 }
 
 /// The table of one server. Clones share it. `H` is the resident that owns a replica.
@@ -47,7 +50,13 @@ impl<H> Clone for Placement<H> {
 impl<H> Default for Placement<H> {
     fn default() -> Self {
         let map = RwLock::new(Arc::new(Map::default()));
-        Self { shared: Arc::new(Shared { map, version: AtomicU64::new(1) }) }
+        Self {
+            shared: Arc::new(Shared {
+                map,
+                version: AtomicU64::new(1),
+                denies: AtomicBool::new(false),
+            }),
+        }
     }
 }
 
@@ -90,6 +99,36 @@ impl<H: Resident> Placement<H> {
         f(&mut map);
         *guard = Arc::new(map);
         self.shared.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// From now on clients of this server are left without an answer, whatever they ask for, or not any more.
+    pub fn deny_clients(&self, deny: bool) {
+        self.shared.denies.store(deny, Ordering::Release);
+    }
+
+    /// Whether clients are left without an answer.
+    #[inline]
+    pub fn denies_clients(&self) -> bool {
+        self.shared.denies.load(Ordering::Acquire)
+    }
+
+    /// Adds the command `replica.deny-client`, which shows and changes that.
+    pub fn add_command(&self, commands: &Commands) {
+        let placement = self.clone();
+        let help = "Leaves clients of this server without an answer, reads and writes, or shows whether it does.";
+        commands.add("replica.deny-client", "[true | false]", help, move |call| {
+            CommandReply::done(match call.argument(0) {
+                None => placement.denies_clients().to_string(),
+                Some(word) => match word.parse() {
+                    Ok(deny) => {
+                        tracing::warn!(deny, "clients are denied, by command");
+                        placement.deny_clients(deny);
+                        "OK".to_owned()
+                    }
+                    Err(_) => format!("ERR: neither true nor false: {word}"),
+                },
+            })
+        });
     }
 
     /// Every replica, in order.

@@ -67,6 +67,9 @@ fn on_read<H: Resident>(
     request: Request,
     replier: Replier,
 ) {
+    if placement.denies_clients() {
+        return replier.forget(ctx);
+    }
     let Some(placed) = placement.get(ctx, request.gpid) else {
         return replier.error(ctx, ErrorCode::ObjectNotFound);
     };

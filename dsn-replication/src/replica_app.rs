@@ -130,6 +130,7 @@ impl ReplicaAppOptions {
                     ..GroupOptions::default()
                 },
             },
+            deny_clients: replication.deny_client_on_start,
             max_write_bytes: replication.max_allowed_write_size.as_usize(),
             min_members: replication.mutation_2pc_min_replica_count,
             checkpoint_interval: Duration::from_secs(u64::from(

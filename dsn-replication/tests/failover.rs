@@ -5,7 +5,7 @@ mod counter;
 
 use counter::{ADD, Add, Counter, GET};
 use dsn_core::sim::NodeId;
-use dsn_replication::client::Target;
+use dsn_replication::client::{ClientError, Target};
 use dsn_replication::testing::cluster::{ClusterSpec, SimCluster};
 use dsn_replication::wire::config::PartitionConfiguration;
 use std::time::Duration;
@@ -254,11 +254,17 @@ fn what_one_member_has_alone_is_not_acknowledged() {
     let write = Add { name: "visits".to_owned(), ..Add::default() };
     let answers: Vec<_> =
         (0..WRITES).map(|_| cluster.send(TABLE, ADD.request(Target::key(KEY), &write))).collect();
-    let failed = answers.iter().filter(|answer| cluster.wait(answer).is_err()).count();
-    assert_eq!(failed, WRITES, "none is acknowledged");
+    let failed: Vec<_> = answers.iter().filter_map(|answer| cluster.wait(answer).err()).collect();
+    assert_eq!(failed.len(), WRITES, "none is acknowledged");
+    let silent = |error: &&ClientError| error.to_string().contains("no answer");
+    let silent = failed.iter().filter(silent).count() as i64;
     let counted = count(&mut cluster).expect("reads go on");
     let done = counted - 2;
     assert!((1..=WINDOW).contains(&done), "what was under way is done, no more: {done}");
+    assert_eq!(
+        silent, done,
+        "a client that is told anything about an increment repeats it: {failed:?}"
+    );
     cluster.start_server(server(0));
     let again = (0..100).any(|_| {
         cluster.run_for(Duration::from_millis(100));

@@ -11,6 +11,9 @@ use crate::rng::Rng;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// How far the rate of a clock is off at most, in millionths: those of two servers differ by 5 %.
+const DRIFT_PPM: u64 = 25_000;
+
 /// One thing that goes wrong. Nodes are named as in their [`NodeSpec`](super::NodeSpec); times are in ms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -278,9 +281,11 @@ impl PlanSpec {
                 let by_ms = rng.range(0, 2 * reach) as i64 - reach as i64;
                 Fault::WallStep { node, by_ms }
             }
-            FaultClass::Drift => {
-                Fault::Drift { node, ppm: rng.range(0, 100_000) as i64 - 50_000, ms }
-            }
+            FaultClass::Drift => Fault::Drift {
+                node,
+                ppm: rng.range(0, 2 * DRIFT_PPM) as i64 - DRIFT_PPM as i64,
+                ms,
+            },
         })
     }
 

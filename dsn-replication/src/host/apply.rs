@@ -93,24 +93,19 @@ impl ReplicaHost {
             self.publish();
         }
         // Only who still leads may acknowledge; and only what as many members have as a write needs, for the others may
-        // have left while it was under way. Such a write is done, and its client does not learn it: to say anything
-        // would make some clients repeat it.
+        // have left while it was under way. Such a write is done, and its client does not learn it.
         let members = match self.core.role() {
             Role::Primary(lead) if self.lease.holds(ctx.clock()) => lead.members(),
             _ => 0,
         };
-        let (leads, enough) = (members > 0, members >= self.rules.min_members as usize);
+        let acknowledges = members > 0 && members >= self.rules.min_members as usize;
         for (index, ticket) in run.tickets.iter().enumerate() {
-            let Some(ticket) = ticket else { continue };
-            let Some(replier) = self.repliers.try_remove(ticket.0 as usize) else { continue };
-            if !leads {
-                replier.error(ctx, ErrorCode::NotEnoughMember);
+            let Some(ticket) = *ticket else { continue };
+            if !acknowledges {
+                self.waiting.leave_in_doubt(ctx, ticket);
                 continue;
             }
-            if !enough {
-                replier.forget(ctx);
-                continue;
-            }
+            let Some(replier) = self.waiting.take(ticket) else { continue };
             match replies.get(index) {
                 Some(ReplyView::Value(value)) => replier.reply_encoded(ctx, value),
                 Some(ReplyView::Error(error)) => replier.error(ctx, error),
@@ -122,7 +117,7 @@ impl ReplicaHost {
 
     fn apply_failed(&mut self, ctx: &mut Ctx<'_>, run: Run, error: &AppError) {
         for ticket in run.tickets.into_iter().flatten() {
-            self.answer(ctx, ticket, ErrorCode::NotEnoughMember);
+            self.waiting.leave_in_doubt(ctx, ticket);
         }
         self.fail(ctx, LocalError::from(error));
     }

@@ -6,13 +6,14 @@
 mod apply;
 mod checkpoint;
 mod group;
+mod waiting;
 
 use crate::failure_detector::lease::Lease;
 use crate::gate::{Deny, ReadGate};
 use crate::ids::{Ballot, Decree};
 use crate::log::{Appended, LogBatch, SharedLog, Tails};
+use crate::mutation::ClientRequest;
 use crate::mutation::CodeTable;
-use crate::mutation::{ClientRequest, Ticket};
 use crate::placement::Placement;
 use crate::replica::{
     Change, CoreOptions, Effects, GivenUp, LocalError, LogNeed, Node, Prepare, Recovered, Replica,
@@ -29,12 +30,12 @@ use dsn_core::time::Mono;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use dsn_rpc::{Replier, Request, ServiceTable};
-use slab::Slab;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use waiting::Waiting;
 
 dsn_core::task_codes! {
     /// Codes of this file.
@@ -151,7 +152,7 @@ pub struct ReplicaHost {
     informed: bool,
     metrics: HostMetrics,
     throttled: usize,
-    repliers: Slab<Replier>,
+    waiting: Waiting,
     replies: Replies,
     /// Bytes of mutations taken since something was applied last.
     gathered: usize,
@@ -195,9 +196,7 @@ impl Resident for ReplicaHost {
         self.core.become_inactive(Ballot::ZERO, &mut self.marks);
         self.keep_log();
         self.publish();
-        for replier in self.repliers.drain() {
-            replier.error(ctx, ErrorCode::NotEnoughMember);
-        }
+        self.waiting.leave_all_in_doubt(ctx);
     }
 
     /// What is in memory may be half done; what is on the disk is not. The stub opens it again from there.
@@ -205,12 +204,18 @@ impl Resident for ReplicaHost {
         self.gate.shut();
         let gpid = self.gate.gpid();
         self.log.set_reader(gpid, None);
-        // Some of it may be in the logs of the group, and be carried out yet.
-        for replier in self.repliers.drain() {
-            replier.error(ctx, ErrorCode::NotEnoughMember);
-        }
+        self.waiting.leave_all_in_doubt(ctx);
         self.server.failed(ctx, gpid, &LocalError::Panic(text.to_owned()));
     }
+}
+
+/// How a write is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Whether it may share a mutation with others.
+    pub batchable: bool,
+    /// Whether it may be done twice.
+    pub idempotent: bool,
 }
 
 /// Registers the write requests of `codes`.
@@ -220,14 +225,18 @@ pub fn register_writes(
     placement: &Placement<ReplicaHost>,
 ) {
     for storage in codes {
-        let Access::Write { batchable, .. } = storage.access else { continue };
+        let Access::Write { batchable, idempotent } = storage.access else { continue };
+        let manner = Manner { batchable, idempotent };
         let placement = placement.clone();
         table.on(storage.code, move |ctx, request, replier| {
+            if placement.denies_clients() {
+                return replier.forget(ctx);
+            }
             let Some(placed) = placement.get(ctx, request.gpid) else {
                 return replier.error(ctx, ErrorCode::ObjectNotFound);
             };
             dsn_rpc::hand_to(ctx, placed.host, request, replier, move |host, ctx, req, replier| {
-                host.on_client_write(ctx, req, replier, batchable);
+                host.on_client_write(ctx, req, replier, manner);
             });
         });
     }
@@ -257,7 +266,7 @@ impl ReplicaHost {
             informed: false,
             metrics: parts.metrics,
             throttled: 0,
-            repliers: Slab::new(),
+            waiting: Waiting::default(),
             replies: Replies::new(true),
             gathered: 0,
             gathering: false,
@@ -306,13 +315,13 @@ impl ReplicaHost {
         ctx: &mut Ctx<'_>,
         request: Request,
         replier: Replier,
-        batchable: bool,
+        manner: Manner,
     ) {
         if let Some(replier) = self.admit(ctx, &request, replier) {
             match self.throttle(ctx, &request) {
-                Verdict::Pass => self.enqueue(ctx, &request, replier, batchable),
+                Verdict::Pass => self.enqueue(ctx, &request, replier, manner),
                 Verdict::Reject(pause) if pause.is_zero() => replier.error(ctx, ErrorCode::Busy),
-                verdict => self.write_later(ctx, request, replier, batchable, verdict),
+                verdict => self.write_later(ctx, request, replier, manner, verdict),
             }
         }
     }
@@ -361,7 +370,7 @@ impl ReplicaHost {
         ctx: &mut Ctx<'_>,
         mut request: Request,
         replier: Replier,
-        batchable: bool,
+        manner: Manner,
         verdict: Verdict,
     ) {
         let (pause, refused) = match verdict {
@@ -377,16 +386,16 @@ impl ReplicaHost {
                 return replier.error(ctx, ErrorCode::Busy);
             }
             if let Some(replier) = host.admit(ctx, &request, replier) {
-                host.enqueue(ctx, &request, replier, batchable);
+                host.enqueue(ctx, &request, replier, manner);
             }
         });
     }
 
-    fn enqueue(&mut self, ctx: &mut Ctx<'_>, request: &Request, replier: Replier, batchable: bool) {
-        let ticket = Ticket(self.repliers.insert(replier) as u32);
+    fn enqueue(&mut self, ctx: &mut Ctx<'_>, request: &Request, replier: Replier, manner: Manner) {
+        let ticket = self.waiting.insert(replier, manner.idempotent);
         let client = ClientRequest { code: request.code, body: request.keep_body() };
-        if self.core.enqueue(client, batchable, ticket).is_err() {
-            return self.answer(ctx, ticket, ErrorCode::CapacityExceeded);
+        if self.core.enqueue(client, manner.batchable, ticket).is_err() {
+            return self.waiting.refuse(ctx, ticket, ErrorCode::Busy);
         }
         self.mark(ctx);
     }
@@ -394,12 +403,6 @@ impl ReplicaHost {
     fn mark(&mut self, ctx: &mut Ctx<'_>) {
         if !std::mem::replace(&mut self.marked, true) {
             mark(ctx, &self.worker_logs, self.me, &self.log);
-        }
-    }
-
-    fn answer(&mut self, ctx: &mut Ctx<'_>, ticket: Ticket, error: ErrorCode) {
-        if let Some(replier) = self.repliers.try_remove(ticket.0 as usize) {
-            replier.error(ctx, error);
         }
     }
 
@@ -415,7 +418,7 @@ impl ReplicaHost {
             self.seen = self.core.prepared();
         }
         for ticket in self.core.refuse_queued(self.rules.min_members) {
-            self.answer(ctx, ticket, ErrorCode::NotEnoughMember);
+            self.waiting.refuse(ctx, ticket, ErrorCode::NotEnoughMember);
         }
         self.core.number(wall, stamp, batch);
         self.speak(ctx);
@@ -452,10 +455,10 @@ impl ReplicaHost {
 
     fn give_up(&mut self, ctx: &mut Ctx<'_>, given_up: GivenUp) {
         for ticket in given_up.refused {
-            self.answer(ctx, ticket, ErrorCode::InvalidState);
+            self.waiting.refuse(ctx, ticket, ErrorCode::InvalidState);
         }
         for ticket in given_up.unknown {
-            self.answer(ctx, ticket, ErrorCode::NotEnoughMember);
+            self.waiting.leave_in_doubt(ctx, ticket);
         }
     }
 

@@ -54,6 +54,7 @@ impl Replica {
         if !has_lease {
             return Err(ErrorCode::InvalidState);
         }
+        // A disk that fails needs no check: its replicas have failed, and are members no more.
         if rules.disk_is_full || lead.member_disk_is_full() {
             return Err(ErrorCode::DiskInsufficient);
         }
@@ -61,5 +62,60 @@ impl Replica {
             return Err(ErrorCode::NotEnoughMember);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::group::World;
+    use crate::wire::config::AppInfo;
+
+    struct Write {
+        rules: WriteRules,
+        table: TableRules,
+        /// The server that is asked.
+        at: usize,
+        bytes: usize,
+        has_lease: bool,
+    }
+
+    /// Everything is wrong, and one thing after the other is mended: the next check objects.
+    #[test]
+    fn checks_come_in_the_order_of_the_original() {
+        let mut world = World::new(0);
+        world.heal();
+        let primary = world.config.primary.expect("a primary");
+        let mut write = Write {
+            rules: WriteRules { max_bytes: 10, min_members: 9, disk_is_full: true },
+            table: TableRules {
+                deny_writes: Deny::Reconfigure,
+                partition_version: -1,
+                ..TableRules::new(&AppInfo::default())
+            },
+            at: world.config.secondaries[0],
+            bytes: 11,
+            has_lease: false,
+        };
+        let hash = world.core(primary).gpid().partition_index as u64 + 1;
+        let mends: [(ErrorCode, &dyn Fn(&mut Write)); 8] = [
+            (ErrorCode::InvalidState, &|write| write.table.deny_writes = Deny::Nothing),
+            (ErrorCode::InvalidData, &|write| write.bytes = 10),
+            (ErrorCode::Splitting, &|write| write.table.partition_version = 7),
+            (ErrorCode::ParentPartitionMisused, &|write| write.table.partition_version = ANY_HASH),
+            (ErrorCode::InvalidState, &|write| write.at = primary),
+            (ErrorCode::InvalidState, &|write| write.has_lease = true),
+            (ErrorCode::DiskInsufficient, &|write| write.rules.disk_is_full = false),
+            (ErrorCode::NotEnoughMember, &|write| write.rules.min_members = 3),
+        ];
+        let admit = |write: &Write| {
+            let Write { rules, table, at, bytes, has_lease } = write;
+            world.core(*at).admit_write(rules, table, *bytes, hash, *has_lease)
+        };
+        for (number, (error, mend)) in mends.into_iter().enumerate() {
+            assert_eq!(admit(&write), Err(error), "check {number}");
+            mend(&mut write);
+        }
+        assert_eq!(admit(&write), Ok(()));
     }
 }

@@ -75,7 +75,7 @@ impl World {
         self.lead(heir);
     }
 
-    fn core(&self, at: usize) -> &Replica {
+    pub(super) fn core(&self, at: usize) -> &Replica {
         &self.servers[at].core
     }
 

@@ -79,6 +79,8 @@ pub struct StubOptions {
     pub log: LogOptions,
     /// Limits of the cores.
     pub core: CoreOptions,
+    /// Whether clients get no answer until an operator lets them in.
+    pub deny_clients: bool,
     /// Largest write, in bytes; 0 for no limit.
     pub max_write_bytes: usize,
     /// Fewest members for a write, capped by the table's own number; 0 derives it from that.
@@ -268,6 +270,8 @@ impl ReplicaStub {
         table: &mut ServiceTable,
     ) -> Addr<Self> {
         let placement = Placement::default();
+        placement.deny_clients(options.deny_clients);
+        placement.add_command(ctx.node().commands());
         reads::register(table, factory.codes(), &placement);
         register_writes(table, factory.codes(), &placement);
         let stage = ctx.node().find_stage(dsn_core::stage::REPLICATION).unwrap_or(StageId(0));

@@ -188,6 +188,7 @@ impl ReplicaStub {
     fn ask_to_lead(&mut self, ctx: &mut Ctx<'_>, mut request: ConfigurationUpdateRequest) {
         let gpid = request.config.pid;
         let me = wire(self.options.link.me);
+        let Some(host) = self.held.get(&gpid).map(|held| held.host) else { return };
         if !self.proposed.insert(gpid) {
             return;
         }
@@ -198,7 +199,10 @@ impl ReplicaStub {
         request.node = me;
         self.report(ctx, request, move |stub, ctx, outcome| {
             stub.proposed.remove(&gpid);
+            // Another replica of the partition, opened meanwhile, is not the one that was chosen.
+            let same = stub.held.get(&gpid).is_some_and(|held| held.host == host);
             match outcome {
+                Ok(_) if !same => tracing::warn!(%gpid, "the replica that was to lead is gone"),
                 Ok(answer) => stub.take_config(ctx, &answer.config),
                 Err(error) => tracing::warn!(%gpid, %error, "the meta server refused a report"),
             }

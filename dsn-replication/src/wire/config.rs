@@ -100,8 +100,8 @@ message! {
     /// Who led a group last, or leads it now.
     pub struct Leader {
         1: node: RpcAddress,
-        /// The ballot that its replica knew when it was to lead: lower than the one it led under, of which it hears
-        /// last, and higher than that of any copy that it left behind somewhere.
+        /// A ballot that its replica knew when the group last changed: it may have been killed before it heard of
+        /// higher ones, and a copy that it left behind somewhere earlier has no higher one.
         2: known_ballot: i64,
     }
 

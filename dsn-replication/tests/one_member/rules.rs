@@ -67,6 +67,22 @@ fn denied_clients_are_refused_or_left_without_an_answer() {
 }
 
 #[test]
+fn a_server_leaves_clients_without_an_answer_when_its_operator_says_so() {
+    let mut world = World::new(3, &Setting::default());
+    world.set(0, "a=1");
+    assert_eq!(world.command("replica.deny-client"), "false");
+    assert!(world.command("replica.deny-client perhaps").starts_with("ERR: "));
+    assert_eq!(world.command("replica.deny-client true"), "OK");
+    assert_eq!(world.command("replica.deny-client"), "true");
+    assert!(is_timeout(world.try_set(0, "a=2", SECOND)));
+    assert!(is_timeout(world.try_get(0, "a")));
+    assert_eq!(world.command("replica.deny-client false"), "OK");
+    assert_eq!(world.get(0, "a"), "1", "nothing was done");
+    world.set(0, "a=3");
+    assert_eq!(world.get(0, "a"), "3");
+}
+
+#[test]
 fn writes_beyond_the_limit_wait_or_are_refused() {
     let mut world = World::new(2, &Setting::default());
     // Per partition: three units per second pass, five do not fail.

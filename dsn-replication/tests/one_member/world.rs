@@ -86,6 +86,7 @@ impl ServiceApp for ServerApp {
             data_dirs: self.0.data_dirs.iter().map(Into::into).collect(),
             log: self.0.log.clone(),
             core: CoreOptions::default(),
+            deny_clients: false,
             max_write_bytes: 1 << 20,
             min_members: 0,
             checkpoint_interval: self.0.checkpoint_interval,

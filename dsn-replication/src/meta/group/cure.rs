@@ -79,7 +79,7 @@ impl View {
     }
 
     /// Who led until nobody did, if it is there and has everything: nothing was acknowledged since. It knows the ballot
-    /// that it knew when it was to lead, which a copy that it has left behind somewhere does not.
+    /// that it knew then, which a copy that it had left behind somewhere earlier does not.
     fn last_primary(&self) -> Option<RpcAddress> {
         let leader = self.config.last_leader.as_ref()?;
         let last =

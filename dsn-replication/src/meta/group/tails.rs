@@ -419,6 +419,21 @@ mod tests {
         assert_eq!(bench.partition(P).uncertain_since, None);
     }
 
+    #[test]
+    fn what_was_given_up_is_not_asked_for_for_ever() {
+        let mut bench = dark();
+        bench.sync(1, &[(P, 3, 61)]);
+        assert_eq!(bench.partition(P).known_committed, 61);
+        for (node, prepared) in [(1, 50), (2, 51), (3, 49)] {
+            bench.beacon(node, 2);
+            bench.sync_with(node, report(3, prepared, true));
+        }
+        bench.obey(&[1, 2, 3]);
+        assert_eq!(bench.partition(P).config.primary, addr(2), "it has most");
+        assert_eq!(bench.partition(P).known_committed, 5, "what it knows");
+        assert_eq!(bench.restart().partition(P).known_committed, 5);
+    }
+
     /// One has lost everything, the disks of the others are full: they have it, and cannot open it.
     #[test]
     fn a_replica_that_its_disk_refuses_is_waited_for() {

@@ -30,6 +30,25 @@ enum Verdict {
     Make(Box<PartitionConfiguration>),
 }
 
+/// Who leads the group after a change, or was the last to do so.
+fn last_leader(
+    current: &PartitionConfiguration,
+    request: &ConfigurationUpdateRequest,
+) -> Option<Leader> {
+    match request.config_type {
+        ConfigType::AssignPrimary | ConfigType::UpgradeToPrimary => {
+            let known_ballot = request.known_ballot.unwrap_or(current.ballot);
+            let known_ballot = known_ballot.clamp(0, current.ballot);
+            Some(Leader { node: request.node, known_ballot })
+        }
+        // Only a primary asks for another member to come or go, and under the ballot of the group.
+        _ if current.primary.is_valid() && request.node != current.primary => {
+            Some(Leader { node: current.primary, known_ballot: current.ballot })
+        }
+        _ => current.last_leader.clone(),
+    }
+}
+
 impl Cluster {
     /// A replica server reports a change of a group; answered when it is durable.
     pub fn update_configuration(&mut self, ticket: Ticket, request: &ConfigurationUpdateRequest) {
@@ -130,13 +149,23 @@ impl Cluster {
                 return Err(ChangeError::IsNot("the one that was chosen"));
             }
         }
-        if matches!(request.config_type, ConfigType::AssignPrimary | ConfigType::UpgradeToPrimary) {
-            let known_ballot = request.known_ballot.unwrap_or(current.ballot).min(current.ballot);
-            after.last_leader = Some(Leader { node: request.node, known_ballot });
-        }
-        after.last_committed_decree =
-            after.last_committed_decree.max(request.config.last_committed_decree);
+        after.last_leader = last_leader(current, request);
+        let committed = request.config.last_committed_decree;
+        after.last_committed_decree = match self.accepted_loss(request) {
+            // What it does not have is lost, as was said when it was chosen.
+            Some(has) => has,
+            None => after.last_committed_decree.max(committed),
+        };
         Ok(after)
+    }
+
+    /// A server is to lead though the end of its log may be missing, as is known: the commit point that it reported.
+    fn accepted_loss(&self, request: &ConfigurationUpdateRequest) -> Option<i64> {
+        let gpid = request.config.pid;
+        let chosen = self.partition(gpid)?.proposal.as_ref()?;
+        let is_it = (chosen.node, chosen.kind) == (request.node, request.config_type);
+        let (_, committed, _) = self.known_of(gpid, request.node).replica?;
+        (chosen.may_lack && is_it).then_some(committed)
     }
 
     /// Makes a group durable.
@@ -151,6 +180,10 @@ impl Cluster {
     pub(in crate::meta) fn group_written(&mut self, gpid: Gpid, now: Mono) {
         let Some(partition) = self.partition_mut(gpid) else { return };
         let Some(Pending { config, tickets }) = partition.pending.take() else { return };
+        let chosen = partition.proposal.as_ref().filter(|chosen| chosen.may_lack);
+        if chosen.is_some_and(|chosen| chosen.node == config.primary) {
+            partition.known_committed = config.last_committed_decree;
+        }
         let lost = partition
             .config
             .secondaries
