@@ -147,6 +147,11 @@ impl ReadGate {
         self.uncertain.load(Ordering::Acquire)
     }
 
+    /// A number that is another one after each change of what was published.
+    pub fn published(&self) -> u64 {
+        self.word.load(Ordering::Acquire)
+    }
+
     /// Ballot last published.
     pub fn ballot(&self) -> Ballot {
         Ballot((self.word.load(Ordering::Acquire) >> 16) as i64)

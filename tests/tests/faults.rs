@@ -46,6 +46,32 @@ fn holds(scenario: &Scenario) -> RunReport {
     report
 }
 
+/// Partitions: without a fault each has one leader.
+const LEADERS: usize = 4;
+/// Ballots without a fault: each group begins, gets two members, and goes on when all servers were started anew at the
+/// end.
+const BALLOTS: usize = 4 * LEADERS;
+
+/// Somebody else came to lead.
+fn taken_over(report: &RunReport) {
+    assert!(report.leaders > LEADERS, "nobody took over: {report:?}");
+}
+
+/// Groups have changed.
+fn regrouped(report: &RunReport) {
+    assert!(report.ballots > BALLOTS, "no group has changed: {report:?}");
+}
+
+/// Nothing became of the fault: nobody left, nobody took over.
+fn undisturbed(report: &RunReport) {
+    assert_eq!((report.leaders, report.ballots), (LEADERS, BALLOTS), "{report:?}");
+}
+
+/// Clients were never without any answer for so long.
+fn answered_within(report: &RunReport, limit: Duration) {
+    assert!(report.silence < limit, "silence of {:?}", report.silence);
+}
+
 fn names(nodes: &[&str]) -> Vec<String> {
     nodes.iter().map(|node| (*node).to_owned()).collect()
 }
@@ -74,7 +100,10 @@ fn pause(node: &str, ms: u64) -> Fault {
 #[test]
 fn any_one_server_is_killed() {
     let nodes = SERVERS.into_iter().chain([META]);
-    holds(&with(story(2), nodes.zip(0..).map(|(node, n)| (2_000 + n * 9_000, kill(node, 3_000)))));
+    let kills = nodes.zip(0..).map(|(node, n)| (2_000 + n * 9_000, kill(node, 3_000)));
+    let report = holds(&with(story(2), kills));
+    taken_over(&report);
+    answered_within(&report, Duration::from_secs(1));
 }
 
 /// Row "kill -9 all replicas and meta, at once": nothing that was acknowledged is lost, nobody has to help.
@@ -82,7 +111,7 @@ fn any_one_server_is_killed() {
 fn all_servers_are_killed_at_once() {
     for at in [5_000, 20_000] {
         let nodes = SERVERS.into_iter().chain([META]);
-        holds(&with(story(4), nodes.map(|node| (at, kill(node, 500)))));
+        regrouped(&holds(&with(story(4), nodes.map(|node| (at, kill(node, 500))))));
     }
 }
 
@@ -91,7 +120,8 @@ fn all_servers_are_killed_at_once() {
 fn all_servers_lose_their_power_at_once() {
     for order in [[100, 4_000, 9_000], [9_000, 100, 4_000], [4_000, 9_000, 100]] {
         let faults = SERVERS.into_iter().zip(order);
-        holds(&with(story(5), faults.map(|(node, down)| (10_000, power_off(node, down)))));
+        let offs = faults.map(|(node, down)| (10_000, power_off(node, down)));
+        regrouped(&holds(&with(story(5), offs)));
     }
 }
 
@@ -99,27 +129,36 @@ fn all_servers_lose_their_power_at_once() {
 #[test]
 fn servers_are_back_before_they_are_missed() {
     let faults = (0..15).map(|n| (1_500 + n * 2_500, kill(SERVERS[n as usize % 3], 120)));
-    holds(&with(story(6), faults));
+    taken_over(&holds(&with(story(6), faults)));
     let learn = |node| (0..6).map(move |n| (10_100 + n * 60, kill(node, 20)));
-    holds(&with(story(8), [(4_000, kill(SERVERS[2], 6_000))].into_iter().chain(learn(SERVERS[2]))));
+    let learner = [(4_000, kill(SERVERS[2], 6_000))].into_iter().chain(learn(SERVERS[2]));
+    regrouped(&holds(&with(story(8), learner)));
 }
 
 /// Scenario 19: two of three fail at once.
 #[test]
 fn two_members_fail_at_once() {
-    holds(&with(story(10), [(6_000, kill(SERVERS[1], 8_000)), (6_001, kill(SERVERS[2], 9_000))]));
+    let kills = [(6_000, kill(SERVERS[1], 8_000)), (6_001, kill(SERVERS[2], 9_000))];
+    let report = holds(&with(story(10), kills));
+    taken_over(&report);
+    assert!(report.errors.contains_key("ERR_NOT_ENOUGH_MEMBER"), "{report:?}");
+    answered_within(&report, Duration::from_secs(2));
 }
 
 /// Row "partition", scenario 3: cut off from the meta server alone.
 #[test]
 fn primaries_are_cut_off_from_the_meta_server_only() {
     let faults = SERVERS.into_iter().zip(0..);
-    holds(&with(
+    let report = holds(&with(
         story(12),
         faults.map(|(node, n)| (2_000 + n * 12_000, cut(&[node], &[META], 11_000))),
     ));
+    undisturbed(&report);
+    answered_within(&report, Duration::from_secs(1));
     let longer = knob(story(14), "fd.lease_seconds", 5);
-    holds(&with(longer, [(3_000, cut(&[SERVERS[0]], &[META], 25_000))]));
+    let report = holds(&with(longer, [(3_000, cut(&[SERVERS[0]], &[META], 25_000))]));
+    taken_over(&report);
+    answered_within(&report, Duration::from_secs(8));
 }
 
 /// Row "partition", scenario 3: cut off from the other members alone.
@@ -127,14 +166,14 @@ fn primaries_are_cut_off_from_the_meta_server_only() {
 fn primaries_are_cut_off_from_their_secondaries_only() {
     let others = |n: usize| [SERVERS[(n + 1) % 3], SERVERS[(n + 2) % 3]];
     let faults = (0..3).map(|n| (2_000 + n as u64 * 12_000, cut(&[SERVERS[n]], &others(n), 9_000)));
-    holds(&with(story(16), faults));
+    regrouped(&holds(&with(story(16), faults)));
 }
 
 /// Row "partition", scenario 3: one direction only, and links that come and go.
 #[test]
 fn links_work_one_way_only_and_flap() {
     let longer = knob(story(18), "fd.lease_seconds", 5);
-    holds(&with(
+    let report = holds(&with(
         longer,
         [
             (2_000, cut_one_way(&[SERVERS[0]], &[META], 9_000)),
@@ -142,9 +181,10 @@ fn links_work_one_way_only_and_flap() {
             (24_000, cut_one_way(&[SERVERS[2]], &[SERVERS[0], SERVERS[1]], 9_000)),
         ],
     ));
+    taken_over(&report);
     let flaps = (0..30)
         .map(|n| (2_000 + n * 1_100, cut(&[SERVERS[n as usize % 3]], &[META, "replica1"], 500)));
-    holds(&with(story(20), flaps));
+    regrouped(&holds(&with(story(20), flaps)));
 }
 
 /// Bug 37: whoever is cut off from the leader must stop before another one serves.
@@ -153,7 +193,7 @@ fn a_primary_that_the_leader_does_not_hear_stops_in_time() {
     for lease in [5, 10] {
         let story = knob(story(22), "fd.lease_seconds", lease);
         let cuts = [(5_000, cut_one_way(&[SERVERS[0]], &[META], 20_000))];
-        holds(&with(story, cuts));
+        taken_over(&holds(&with(story, cuts)));
     }
 }
 
@@ -164,7 +204,7 @@ fn primaries_sleep_for_longer_than_their_lease() {
         let story = knob(story(seed), "fd.lease_seconds", 5);
         let sleeps =
             SERVERS.into_iter().zip(0..).map(|(node, n)| (2_000 + n * 12_000, pause(node, 8_000)));
-        holds(&with(story, sleeps));
+        taken_over(&holds(&with(story, sleeps)));
     }
 }
 
@@ -175,7 +215,7 @@ fn clocks_jump_and_drift() {
     let step = |node: &str, by_ms| Fault::WallStep { node: node.to_owned(), by_ms };
     let drift = |node: &str, ppm| Fault::Drift { node: node.to_owned(), ppm, ms: 38_000 };
     let story = knob(story(26), "fd.lease_seconds", 5);
-    holds(&with(
+    let report = holds(&with(
         story,
         [
             (1_000, drift(SERVERS[0], -25_000)),
@@ -187,20 +227,24 @@ fn clocks_jump_and_drift() {
             (24_000, step(META, -7_200_000)),
         ],
     ));
+    taken_over(&report);
 }
 
 /// Row "ENOSPC", scenario 12, bugs 19 and 32: a full disk of any member, and room again.
 #[test]
 fn a_full_disk_costs_nothing_and_heals() {
     let full = |node: &str, ms| Fault::DiskFull { node: node.to_owned(), path: String::new(), ms };
+    let refused = |report: &RunReport| {
+        assert!(report.errors.contains_key("ERR_DISK_INSUFFICIENT"), "{report:?}");
+    };
     for seed in [28, 29] {
         let faults =
-            SERVERS.into_iter().zip(0..).map(|(node, n)| (2_000 + n * 9_000, full(node, 6_000)));
-        holds(&with(story(seed), faults));
+            SERVERS.into_iter().zip(0..).map(|(node, n)| (2_000 + n * 12_000, full(node, 11_000)));
+        refused(&holds(&with(story(seed), faults)));
     }
     // A learner's disk.
     let learner = [(3_000, kill(SERVERS[1], 3_000)), (6_010, full(SERVERS[1], 4_000))];
-    holds(&with(story(30), learner));
+    refused(&holds(&with(story(30), learner)));
 }
 
 /// Rows "torn and short writes, EIO on append" and "EIO on sync", bugs 10 and 15: the member leaves, the server stays.
@@ -212,7 +256,9 @@ fn a_log_that_cannot_be_written_costs_a_member_its_place() {
             Fault::DiskFail { node: node.to_owned(), op, one_in: 3, path, ms: 4_000 }
         };
         let faults = SERVERS.into_iter().zip(0..).map(|(node, n)| (2_000 + n * 11_000, fail(node)));
-        holds(&with(story(seed), faults));
+        let report = holds(&with(story(seed), faults));
+        regrouped(&report);
+        taken_over(&report);
     }
 }
 
@@ -227,7 +273,7 @@ fn a_member_whose_log_failed_is_opened_once() {
         (2_000 + n * 3_210, Fault::DiskFail { node, op, one_in: 1, path, ms: 500 })
     };
     for seed in [36, 37, 38, 39] {
-        holds(&knob(with(story(seed), (0..11).map(fail)), "meta.round_ms", 100));
+        regrouped(&holds(&knob(with(story(seed), (0..11).map(fail)), "meta.round_ms", 100)));
     }
 }
 
@@ -242,10 +288,12 @@ fn a_stuck_disk_does_not_hold_up_its_groups() {
         path: String::new(),
         ms: 10_000,
     };
-    holds(&with(
+    let report = holds(&with(
         story(35),
         [(2_000, stuck(SERVERS[0])), (14_000, stuck(SERVERS[1])), (25_000, slow(SERVERS[2]))],
     ));
+    regrouped(&report);
+    answered_within(&report, Duration::from_secs(5));
 }
 
 /// Row "bit flip", bugs 22 and 26: what is damaged is put aside and learned anew from the others.
@@ -281,7 +329,7 @@ fn damaged_files_are_noticed_and_learned_anew() {
 fn the_meta_server_comes_and_goes_under_changes_of_groups() {
     let metas = (0..12).map(|n| (1_000 + n * 3_000, kill(META, 700)));
     let servers = (0..6).map(|n| (1_010 + n * 6_000, kill(SERVERS[n as usize % 3], 1_500)));
-    holds(&with(story(38), metas.chain(servers)));
+    regrouped(&holds(&with(story(38), metas.chain(servers))));
     let steps = (0..6).map(|n| {
         let down_ms = 300;
         let crash =
@@ -289,7 +337,7 @@ fn the_meta_server_comes_and_goes_under_changes_of_groups() {
         (2_000 + n * 6_000, crash)
     });
     let changes = (0..6).map(|n| (2_100 + n * 6_000, kill(SERVERS[n as usize % 3], 2_000)));
-    holds(&with(story(39), steps.chain(changes)));
+    regrouped(&holds(&with(story(39), steps.chain(changes))));
 }
 
 /// Row "reconfiguration during learning": the source, the learner and the meta server die while a learner copies.
@@ -299,7 +347,7 @@ fn everybody_dies_once_while_a_learner_copies() {
         let story = knob(knob(story(40), "replication.learn", mode), "workload.value_bytes", 4_000);
         let story = knob(story, "cluster.servers", 4);
         let story = knob(story, "meta.assign_delay_ms", 0);
-        holds(&with(
+        let report = holds(&with(
             story,
             [
                 (8_000, kill(SERVERS[0], 14_000)),
@@ -309,6 +357,7 @@ fn everybody_dies_once_while_a_learner_copies() {
                 (24_000, kill(SERVERS[2], 300)),
             ],
         ));
+        taken_over(&report);
     }
 }
 
@@ -327,7 +376,9 @@ fn connections_end_all_the_time() {
         );
         (1_000 + n * 250, reset(one, other))
     });
-    holds(&with(story(42), faults));
+    let report = holds(&with(story(42), faults));
+    undisturbed(&report);
+    answered_within(&report, Duration::from_secs(1));
 }
 
 /// Row "fd exhaustion": a server without descriptors for a while goes on afterwards.
@@ -335,13 +386,14 @@ fn connections_end_all_the_time() {
 fn a_server_runs_out_of_descriptors() {
     let limit = |node: &str| Fault::FdLimit { node: node.to_owned(), limit: 0, ms: 5_000 };
     let faults = SERVERS.into_iter().zip(0..);
-    holds(&with(
+    let report = holds(&with(
         story(44),
         faults.flat_map(|(node, n)| {
             let at = 2_000 + n * 10_000;
             [(at, limit(node)), (at + 100, kill(SERVERS[(n as usize + 1) % 3], 300))]
         }),
     ));
+    taken_over(&report);
 }
 
 /// What a machine had in memory is written back; then its power fails, in the same moment as that of others.
@@ -357,7 +409,7 @@ fn blackout(at: u64, whole: &str, downs: [u64; 3]) -> Vec<(u64, Fault)> {
 fn what_one_of_three_machines_has_written_back_is_kept() {
     for (seed, whole) in (50..74).step_by(2).zip(SERVERS.into_iter().cycle()) {
         for downs in [[100, 3_000, 9_000], [9_000, 100, 3_000], [3_000, 9_000, 100]] {
-            holds(&with(story(seed), blackout(12_000, whole, downs)));
+            regrouped(&holds(&with(story(seed), blackout(12_000, whole, downs))));
         }
     }
 }
@@ -371,7 +423,7 @@ fn a_second_restart_makes_no_lost_tail_certain() {
             let downs = SERVERS.map(|node| if node == first { 100 } else { 8_000 });
             let again = (14_000, kill(first, 200));
             let faults = blackout(12_000, whole, downs).into_iter().chain([again]);
-            holds(&with(story(seed), faults));
+            regrouped(&holds(&with(story(seed), faults)));
         }
     }
 }
@@ -382,6 +434,6 @@ fn a_second_restart_makes_no_lost_tail_certain() {
 fn machines_are_started_anew_before_they_are_missed() {
     for seed in [100, 102, 104, 106] {
         let faults = (0..12).map(|n| (2_000 + n * 3_000, power_off(SERVERS[n as usize % 3], 50)));
-        holds(&with(story(seed), faults));
+        taken_over(&holds(&with(story(seed), faults)));
     }
 }

@@ -33,6 +33,8 @@ pub struct Sim {
     poison_is_violation: bool,
     max_steps: u64,
     pub(super) start_retry: Duration,
+    /// Whose worker had its turn in the last step, if it was a turn.
+    last_turn: Option<NodeId>,
     /// Whether a process that crashes at a disk step loses its power, by node.
     pub(super) crash_modes: Vec<(NodeId, CrashMode)>,
 }
@@ -78,6 +80,7 @@ impl Sim {
             poison_is_violation,
             max_steps,
             start_retry,
+            last_turn: None,
             crash_modes: Vec::new(),
         }
     }
@@ -100,6 +103,11 @@ impl Sim {
     /// Events taken so far.
     pub fn steps(&self) -> u64 {
         self.world.borrow().trace.steps()
+    }
+
+    /// Whose worker had its turn in the step that was taken last, if it was a turn.
+    pub fn last_turn(&self) -> Option<NodeId> {
+        self.last_turn
     }
 
     /// Hash of everything that has happened: equal in every run of the same seed.
@@ -191,6 +199,7 @@ impl Sim {
     fn step(&mut self) {
         let Some(Entry { at, event, .. }) = self.world.borrow_mut().queue.pop() else { return };
         self.world.borrow_mut().advance(at);
+        self.last_turn = None;
         self.dispatch(at, event);
         if self.steps() > self.max_steps {
             let limit = self.max_steps;
@@ -291,6 +300,7 @@ impl Sim {
     fn turn(&mut self, id: NodeId, worker: WorkerId) {
         let Some(process) = &mut self.nodes[id.index()].process else { return };
         self.world.borrow_mut().spent = 0;
+        self.last_turn = Some(id);
         let log = log::as_thread(process.node.log_label(), log::Thread::Worker(worker.0));
         let runner = &mut process.workers[worker.index()];
         let next_timer = runner.turn(Park::No).next_timer;

@@ -9,6 +9,8 @@
 //! clock in it.
 
 use crate::linearizable::{CONFIGURATIONS_MAX, Call, Op, check_within};
+use pegasus_client::ClientError;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -36,6 +38,8 @@ pub struct History {
     /// `reads` when somebody last looked whether all was read, and what was excused then.
     looked: Mutex<(u64, Vec<usize>)>,
     wrong: Mutex<Option<(&'static str, String)>>,
+    /// How often each error was met.
+    errors: Mutex<BTreeMap<String, u64>>,
 }
 
 impl History {
@@ -52,6 +56,7 @@ impl History {
             reads: AtomicU64::new(0),
             looked: Mutex::new((u64::MAX, Vec::new())),
             wrong: Mutex::new(None),
+            errors: Mutex::default(),
         }
     }
 
@@ -80,6 +85,19 @@ impl History {
     pub fn void(&self, key: usize, call: usize) {
         let mut calls = self.keys[key].lock().expect("one thread");
         calls[call].op = Op::Get(None);
+    }
+
+    /// A call failed.
+    pub fn failed(&self, error: &ClientError) {
+        let text = error.to_string();
+        let name = text.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+        let name = name.into_iter().find(|word| word.starts_with("ERR_")).unwrap_or("other");
+        *self.errors.lock().expect("one thread").entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// How often calls failed with each error.
+    pub fn errors(&self) -> BTreeMap<String, u64> {
+        self.errors.lock().expect("one thread").clone()
     }
 
     /// Something that must never be seen was seen; the first is kept.

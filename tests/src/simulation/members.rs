@@ -1,6 +1,7 @@
 //! What the members of all groups may be at any moment, and what they must be at the end.
 //!
-//! While faults strike: one primary per ballot; at most one server that may serve a partition's reads, by its own gate
+//! While faults strike, every now and then and whenever a replica changes its role, its ballot or whether it may be read:
+//! one primary per ballot; at most one server that may serve a partition's reads, by its own gate
 //! and clock; each core's own invariants; no ballot reported but the core's; and no member behind what its primary
 //! calls committed. After healing: every group has all its members, and members of equal decree have equal images on
 //! their disks, byte for byte.
@@ -8,6 +9,7 @@
 use super::shape::{Servers, Shape};
 use super::spy::Contents;
 use dsn_core::disk::read_file;
+use dsn_core::hash::mix64;
 use dsn_core::sim::{Checker, NodeId, Sim};
 use dsn_replication::host::ReplicaHost;
 use dsn_replication::ids::{Ballot, Decree};
@@ -15,8 +17,10 @@ use dsn_replication::placement::Watch;
 use dsn_replication::replica::Role;
 use dsn_replication::wire::config::PartitionStatus;
 use dsn_rpc::gpid::Gpid;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Virtual time between two looks.
@@ -31,10 +35,31 @@ pub struct Members {
     /// Members that lack what was committed are to be expected where stored bytes are damaged.
     damaged: bool,
     next: Duration,
+    /// What the replicas of each server had published at its last turn, all in one number.
+    published: Vec<u64>,
     /// Who was primary of a partition under a ballot.
-    primaries: BTreeMap<(i32, i32, Ballot), NodeId>,
+    primaries: Rc<RefCell<Primaries>>,
     /// What a look finds, kept for the next one's sake.
     seen: Vec<Seen>,
+}
+
+/// Who was primary of a partition under a ballot.
+#[derive(Debug, Default)]
+pub struct Primaries {
+    seen: BTreeMap<(i32, i32, Ballot), NodeId>,
+}
+
+impl Primaries {
+    /// Pairs of a partition and a server that led it.
+    pub fn leaders(&self) -> usize {
+        let pairs = self.seen.iter().map(|((app, index, _), node)| (*app, *index, *node));
+        pairs.collect::<BTreeSet<_>>().len()
+    }
+
+    /// Ballots under which anybody led, of all partitions.
+    pub fn ballots(&self) -> usize {
+        self.seen.len()
+    }
 }
 
 /// One replica at one moment.
@@ -54,8 +79,26 @@ impl Members {
     /// Watches the replica servers.
     pub fn new(servers: &Servers, contents: Contents, damaged: bool) -> Self {
         let watches = watches(servers);
-        let (next, primaries, seen) = (Duration::ZERO, BTreeMap::new(), Vec::new());
-        Self { watches, contents, damaged, next, primaries, seen }
+        let published = vec![0; watches.len()];
+        let (next, primaries, seen) = (Duration::ZERO, Rc::default(), Vec::new());
+        Self { watches, contents, damaged, next, published, primaries, seen }
+    }
+
+    /// Who led, as far as was seen.
+    pub fn primaries(&self) -> Rc<RefCell<Primaries>> {
+        self.primaries.clone()
+    }
+
+    /// Whether a replica of the server that had its turn has published something new.
+    fn has_changed(&mut self, sim: &Sim) -> bool {
+        let Some(node) = sim.last_turn() else { return false };
+        let Some(at) = self.watches.iter().position(|(id, _)| *id == node) else { return false };
+        let mut published = 0u64;
+        self.watches[at].1.for_each(|gpid, placed| {
+            let word = placed.gate.published() ^ mix64(gpid.partition_index as u64);
+            published = published.wrapping_add(mix64(word));
+        });
+        std::mem::replace(&mut self.published[at], published) != published
     }
 
     fn look(&mut self, sim: &Sim) -> Result<(), String> {
@@ -114,7 +157,7 @@ impl Members {
         }
         for primary in members.iter().filter(|seen| seen.primary) {
             let key = (gpid.app_id, gpid.partition_index, primary.ballot);
-            let first = *self.primaries.entry(key).or_insert(primary.node);
+            let first = *self.primaries.borrow_mut().seen.entry(key).or_insert(primary.node);
             if first != primary.node {
                 return Err(format!(
                     "{gpid}: {} and {} were primary under ballot {}",
@@ -152,7 +195,7 @@ impl Checker for Members {
     fn after_step(&mut self, sim: &Sim) -> Result<(), String> {
         self.contents.settle(|server| sim.is_up(self.watches[server].0))?;
         let now = sim.now();
-        if now < self.next {
+        if !self.has_changed(sim) && now < self.next {
             return Ok(());
         }
         self.next = now + INTERVAL;

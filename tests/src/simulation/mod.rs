@@ -18,12 +18,15 @@ pub use plan::{draw, draw_group};
 
 use dsn_core::sim::{NodeSpec, Outcome, Report, Scenario, Shrunk, Sim, shrink};
 use history::{History, KEYS, hash_key};
-use members::Members;
+use members::{Members, Primaries};
 use pegasus_client::schema::partition_hash;
 use shape::{
     HEAL_LIMIT, START_LIMIT, STOP_LIMIT, Servers, Shape, add_servers, client_ip, knob, quarantined,
     register_codes,
 };
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -42,6 +45,14 @@ pub struct RunReport {
     pub compared: u64,
     /// See there.
     pub images: u64,
+    /// Pairs of a partition and a server that led it.
+    pub leaders: usize,
+    /// Ballots under which anybody led, of all partitions.
+    pub ballots: usize,
+    /// How often calls of clients failed with each error.
+    pub errors: BTreeMap<String, u64>,
+    /// The longest time without any answer, from the first fault to the last.
+    pub silence: Duration,
     /// Faults of the plan.
     pub faults: usize,
     /// Partitions that were put aside because their stored bytes were damaged.
@@ -53,6 +64,7 @@ struct World {
     history: Arc<History>,
     servers: Servers,
     shape: Shape,
+    primaries: Rc<RefCell<Primaries>>,
 }
 
 fn build(scenario: &Scenario, step_log: bool, steps_max: u64) -> World {
@@ -65,7 +77,9 @@ fn build(scenario: &Scenario, step_log: bool, steps_max: u64) -> World {
     let history = Arc::new(History::new(usize::from(shape.clients) * shape.sessions));
     let servers = add_servers(&mut sim, scenario);
     let damaged = plan::damages(scenario);
-    sim.add_checker(Box::new(Members::new(&servers, servers.contents.clone(), damaged)));
+    let members = Members::new(&servers, servers.contents.clone(), damaged);
+    let primaries = members.primaries();
+    sim.add_checker(Box::new(members));
     let habits = Habits {
         think: Duration::from_millis(knob(scenario, "workload.think_ms")),
         padding: knob(scenario, "workload.value_bytes") as usize,
@@ -85,7 +99,7 @@ fn build(scenario: &Scenario, step_log: bool, steps_max: u64) -> World {
             })
         }));
     }
-    World { sim, history, servers, shape }
+    World { sim, history, servers, shape, primaries }
 }
 
 /// Most steps of a run; those of seeds take some hundred thousand.
@@ -102,8 +116,8 @@ pub fn run(scenario: &Scenario, step_log: bool) -> RunReport {
 /// Runs a scenario once, in at most so many steps; more are called a livelock.
 pub fn run_within(scenario: &Scenario, step_log: bool, steps_max: u64) -> RunReport {
     let mut world = build(scenario, step_log, steps_max);
-    drive(scenario, &mut world);
-    let World { mut sim, history, servers, .. } = world;
+    let silence = drive(scenario, &mut world);
+    let World { mut sim, history, servers, primaries, .. } = world;
     // A wrong answer weighs more than that something took too long.
     if sim.violation().is_none_or(|violation| violation.by == "liveness")
         && let Some((by, text)) = history.judge()
@@ -125,6 +139,10 @@ pub fn run_within(scenario: &Scenario, step_log: bool, steps_max: u64) -> RunRep
         compared: servers.contents.compared(),
         quarantined: quarantined(&sim, &servers).len(),
         report: sim.report(),
+        leaders: primaries.borrow().leaders(),
+        ballots: primaries.borrow().ballots(),
+        errors: history.errors(),
+        silence,
         acked: history.acked(),
         checked: history.checked(),
         faults: scenario.faults.len(),
@@ -143,17 +161,21 @@ pub fn shrink_failure(scenario: &Scenario, by: &str, steps: u64, runs: usize) ->
     shrink(scenario, runs, &mut fails)
 }
 
-fn drive(scenario: &Scenario, world: &mut World) {
-    let World { sim, history, servers, shape } = world;
+/// The run but for its end. Returns the longest time without an answer while faults struck.
+fn drive(scenario: &Scenario, world: &mut World) -> Duration {
+    let World { sim, history, servers, shape, .. } = world;
+    let mut silence = Duration::ZERO;
     for id in sim.node_ids() {
         if let Err(error) = sim.start(id) {
             let name = sim.name(id).to_owned();
-            return sim.violate("start", format!("{name}: {error}"));
+            sim.violate("start", format!("{name}: {error}"));
+            return silence;
         }
     }
     let ready = |_: &mut Sim| history.ready.load(Ordering::Relaxed);
     if sim.run_until(START_LIMIT, ready) != Outcome::Reached {
-        return sim.violate("liveness", "the table was not made".to_owned());
+        sim.violate("liveness", "the table was not made".to_owned());
+        return silence;
     }
     // The plan counts from here.
     let begun = sim.now();
@@ -165,7 +187,14 @@ fn drive(scenario: &Scenario, world: &mut World) {
             }
         });
     }
-    sim.run_for(scenario.duration());
+    let (mut acked, mut since) = (history.acked(), begun);
+    sim.run_until(scenario.duration(), |sim| {
+        silence = silence.max(sim.now() - since);
+        if history.acked() != acked {
+            (acked, since) = (history.acked(), sim.now());
+        }
+        false
+    });
     sim.heal();
     history.stopping.store(true, Ordering::Relaxed);
     // A replica whose log failed serves again when its server is started again, as an operator would.
@@ -176,7 +205,7 @@ fn drive(scenario: &Scenario, world: &mut World) {
         sim.restart_after(id, Duration::from_secs(1));
     }
     if sim.violation().is_some() {
-        return;
+        return silence;
     }
     let damaged = plan::damages(scenario);
     let mut looked = sim.now();
@@ -194,11 +223,10 @@ fn drive(scenario: &Scenario, world: &mut World) {
             "liveness",
             format!("keys {unread:?} are not served {HEAL_LIMIT:?} after healing"),
         );
-        return;
-    }
-    if shape.copies > 1 {
+    } else if shape.copies > 1 {
         become_whole(sim, servers, shape);
     }
+    silence
 }
 
 /// Every group gets all its members back, and they the last that was committed; but for groups of which a copy was

@@ -147,8 +147,12 @@ impl Session {
         let history = self.history.clone();
         self.send(ctx, request, move |_, outcome| match outcome {
             Ok(answer) => history.end(key, call, answered(answer)),
-            Err(error) if !error.is_ambiguous() => history.void(key, call),
-            Err(_) => {}
+            Err(error) => {
+                history.failed(&error);
+                if !error.is_ambiguous() {
+                    history.void(key, call);
+                }
+            }
         });
     }
 
