@@ -29,13 +29,16 @@ fn add(name: &str) -> Add {
 
 #[test]
 fn a_killed_counter_forgets_nothing() {
-    let mut cluster = SimCluster::start::<Counter>(&ClusterSpec::default());
+    let spec = ClusterSpec { servers: 3, copies: 3, ..ClusterSpec::default() };
+    let mut cluster = SimCluster::start::<Counter>(&spec);
     cluster.create_table("counters", 4);
     for n in 1..=10 {
+        cluster.run_for(Duration::from_secs(60));
         assert_eq!(cluster.call("counters", &ADD, b"visits", &add("visits")), Ok(n));
-        cluster.kill_server(0);
-        cluster.start_server(0);
+        let leader = cluster.leader("counters", b"visits");
+        cluster.kill_server(leader);
         assert_eq!(cluster.call("counters", &GET, b"visits", &"visits".to_owned()), Ok(n));
+        cluster.start_server(leader);
     }
     cluster.finish();
 }

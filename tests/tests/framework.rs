@@ -14,7 +14,8 @@ use dsn_replication::client::{Client, Pending, Table, TableSpec};
 use log_store::{APPEND, LogStore, READ, ReadFrom};
 use std::time::Duration;
 
-const KILLS: u64 = 10;
+const SERVERS: usize = 3;
+const KILLS: u64 = 12;
 const WRITES_PER_ROUND: i64 = 200;
 
 /// A cluster of the app's own program with one table; its checkpoints come quickly.
@@ -22,7 +23,8 @@ fn cluster<A: ReplicatedApp>(program: &'static str, config: &'static str) -> (On
     // A machine that tests run on may well have a disk that is rather full.
     let sets = ["checkpoint_interval_seconds=1", "disk_min_available_space_ratio=1"];
     let sets = sets.map(|set| format!("replication.{set}")).to_vec();
-    let options = OneboxOptions { program, config, sets, ..OneboxOptions::single() };
+    let options =
+        OneboxOptions { replicas: SERVERS, program, config, sets, ..OneboxOptions::default() };
     let onebox = Onebox::start(A::APP_TYPE, &options);
     let client = Client::new(&[onebox.meta().to_string()]).expect("a client");
     let spec = TableSpec {
@@ -38,7 +40,7 @@ fn cluster<A: ReplicatedApp>(program: &'static str, config: &'static str) -> (On
     (onebox, table)
 }
 
-/// Kills the replica server in the middle of each round of writes. Gives the answers of acknowledged writes, with the
+/// Kills one replica server after the other, each in the middle of a round of writes. Gives the answers of acknowledged writes, with the
 /// number that each had, and how many were sent.
 fn write_and_kill(
     onebox: &mut Onebox,
@@ -56,8 +58,9 @@ fn write_and_kill(
             });
             // Somewhere in the middle of the round, differently each time.
             std::thread::sleep(Duration::from_millis(1 + round * 7 % 40));
-            onebox.kill(1);
-            onebox.start_instance(1);
+            let victim = 1 + round as usize % SERVERS;
+            onebox.kill(victim);
+            onebox.start_instance(victim);
             writer.join().expect("the writer")
         });
         acked.extend(answers);

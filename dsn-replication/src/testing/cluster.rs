@@ -15,7 +15,9 @@
 //! all kinds, is [`SimCluster::sim`].
 
 use crate::app::ReplicatedApp;
-use crate::client::{Callback, ClientCore, ClientError, ClientOptions, Kind, Request, Target};
+use crate::client::{
+    Callback, ClientCore, ClientError, ClientOptions, Kind, Request, Target, partition_index,
+};
 use crate::codes::{RPC_CM_CREATE_APP, RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX};
 use crate::meta::envs::EnvRules;
 use crate::meta::{MetaApp, MetaAppOptions};
@@ -62,6 +64,8 @@ const SERVERS_MAX: usize = 64;
 
 const META_PORT: u16 = 34601;
 const SERVER_PORT: u16 = 34801;
+/// The last number of the first replica server's address; the others follow.
+const SERVER_HOST: u8 = 10;
 
 /// What suits a test; a [`ClusterSpec::config`] may say otherwise.
 const DEFAULTS: &str = r#"
@@ -259,7 +263,7 @@ impl SimCluster {
         let dirs: Vec<PathBuf> = std::iter::once("/data".into()).chain(more).collect();
         assert!(spec.servers <= SERVERS_MAX, "at most {SERVERS_MAX} servers");
         let servers = (0..spec.servers).map(|index| {
-            let (own, host, paths) = (config.clone(), 10 + index as u8, dirs.clone());
+            let (own, host, paths) = (config.clone(), SERVER_HOST + index as u8, dirs.clone());
             let app = move || replica_server(&own, host, paths.clone(), make());
             let name = format!("replica{index}");
             sim.add_node(node(name, "replica", host, &config, dirs.clone(), app))
@@ -445,6 +449,20 @@ impl SimCluster {
             core.ask_meta(ctx, code, &request, Kind::Read, None, done);
         });
         self.wait(&answer)
+    }
+
+    /// The server that leads the partition of `key`, from 0.
+    ///
+    /// # Panics
+    /// When none does.
+    pub fn leader(&mut self, table: &str, key: &[u8]) -> usize {
+        let config = self.config(table).expect("the meta server answers");
+        let Target::Key { hash, .. } = Target::key(key) else { unreachable!("a key") };
+        let index = partition_index(hash, config.partition_count);
+        let group = config.partitions.iter().find(|group| group.pid.partition_index == index);
+        let host = group.map_or(0, |group| group.primary.ip().octets()[3]);
+        let leader = usize::from(host).checked_sub(SERVER_HOST.into());
+        leader.unwrap_or_else(|| panic!("seed {}: nobody leads partition {index}", self.sim.seed()))
     }
 
     /// Calls a method at the partition of `key` and runs until it has its outcome.
