@@ -84,6 +84,8 @@ fn build(scenario: &Scenario, step_log: bool, steps_max: u64) -> World {
         think: Duration::from_millis(knob(scenario, "workload.think_ms")),
         padding: knob(scenario, "workload.value_bytes") as usize,
         leases: !plan::steps_clocks(scenario),
+        reads_percent: knob(scenario, "workload.reads_percent"),
+        makes_tables: knob(scenario, "workload.tables") == 1,
         table: (shape.partitions, shape.copies),
     };
     for (name, number) in shape.client_names().into_iter().zip(0..) {

@@ -58,6 +58,8 @@ pub const GROUP_KNOBS: &[Knob] = &[
     Knob { name: "meta.assign_delay_ms", default: 600_000, extremes: &[0, 5_000] },
     Knob { name: "meta.reserved_drops", default: 1, extremes: &[0] },
     Knob { name: "meta.lively", default: 0, extremes: &[1] },
+    Knob { name: "workload.reads_percent", default: 40, extremes: &[5, 90] },
+    Knob { name: "workload.tables", default: 0, extremes: &[1] },
 ];
 
 /// Learners are fed from the log, which is kept.

@@ -7,8 +7,11 @@ use dsn_core::app::{AppError, AppHost, ServiceApp};
 use dsn_core::exec::{Addr, Ctx, Resident};
 use dsn_core::time::Wall;
 use dsn_replication::client::Request;
-use dsn_replication::codes::RPC_CM_CREATE_APP;
-use dsn_replication::wire::admin::{CreateAppOptions, CreateAppRequest, CreateAppResponse};
+use dsn_replication::codes::{RPC_CM_CREATE_APP, RPC_CM_DROP_APP};
+use dsn_replication::wire::admin::{
+    CreateAppOptions, CreateAppRequest, CreateAppResponse, DropAppOptions, DropAppRequest,
+    DropAppResponse,
+};
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::{Rpc, RpcOptions, ServiceTable};
 use pegasus_client::ops::{Checked, Found, MultiGet, Ttl};
@@ -28,6 +31,8 @@ dsn_core::task_codes! {
 
 /// The table of the workload.
 pub const TABLE: &str = "temp";
+/// Made and dropped, again and again.
+const OTHER_TABLE: &str = "other";
 const SORT_KEY: &[u8] = b"s";
 /// Hash keys of the pairs.
 const PAIRS: u64 = 3;
@@ -53,6 +58,10 @@ pub struct Habits {
     pub padding: usize,
     /// Whether leases can be judged: not when wall clocks jump.
     pub leases: bool,
+    /// Of the calls of keys with a history, those that only look, in percent.
+    pub reads_percent: u64,
+    /// Whether the first session makes another table and drops it, again and again.
+    pub makes_tables: bool,
     /// Partitions and copies of the table.
     pub table: (i32, i32),
 }
@@ -66,6 +75,8 @@ struct Session {
     /// From 0, among all sessions of the cluster.
     number: usize,
     values: u64,
+    /// The other table was made, as far as is known.
+    other_table: bool,
 }
 
 impl Resident for Session {}
@@ -92,6 +103,35 @@ impl Session {
         });
     }
 
+    /// Makes the other table, or drops it if it was made.
+    fn turn_table(&mut self, ctx: &mut Ctx<'_>) {
+        let (me, drops) = (self.me, self.other_table);
+        let ended = move |ctx: &mut Ctx<'_>, turned: bool| {
+            ctx.post(me, &LPC_WORKLOAD, move |this, ctx| {
+                this.other_table ^= turned;
+                this.think_on(ctx);
+            });
+        };
+        let (_, replica_count) = self.habits.table;
+        let _ = ctx.with(self.core, move |core, ctx| match drops {
+            true => {
+                let options = DropAppOptions { success_if_not_exist: true, reserve_seconds: None };
+                let request = DropAppRequest { app_name: OTHER_TABLE.to_owned(), options };
+                let done = Box::new(move |ctx: &mut Ctx<'_>, answer: Answer<DropAppResponse>| {
+                    ended(ctx, answer.is_ok_and(|answer| answer.err == ErrorCode::Ok));
+                });
+                core.ask_meta(ctx, &RPC_CM_DROP_APP, &request, Kind::Read, None, done);
+            }
+            false => {
+                let request = create_request(OTHER_TABLE, 2, replica_count);
+                let done = Box::new(move |ctx: &mut Ctx<'_>, answer: Answer<CreateAppResponse>| {
+                    ended(ctx, answer.is_ok_and(|answer| answer.err == ErrorCode::Ok));
+                });
+                core.ask_meta(ctx, &RPC_CM_CREATE_APP, &request, Kind::Read, None, done);
+            }
+        });
+    }
+
     fn later(&mut self, ctx: &mut Ctx<'_>, delay: Duration, f: Next) {
         ctx.after(self.me, &LPC_WORKLOAD, delay, f);
     }
@@ -107,6 +147,7 @@ impl Session {
             0 if self.habits.leases => return self.put_lease(ctx),
             1 => return self.put_pair(ctx),
             2 => return self.get_pair(ctx),
+            3 | 4 if self.habits.makes_tables && self.number == 0 => return self.turn_table(ctx),
             _ => {}
         }
         let counter = ctx.rng().ratio(1, 5);
@@ -114,11 +155,13 @@ impl Session {
             true => REGISTERS + ctx.rng().index(COUNTERS),
             false => ctx.rng().index(REGISTERS),
         };
-        match (counter, ctx.rng().below(10)) {
-            (_, 0..=3) => self.get(ctx, key),
+        if ctx.rng().below(100) < self.habits.reads_percent {
+            return self.get(ctx, key);
+        }
+        match (counter, ctx.rng().below(6)) {
             (true, _) => self.incr(ctx, key),
-            (false, 4..=7) => self.put(ctx, key),
-            (false, 8) => self.remove(ctx, key),
+            (false, 0..=3) => self.put(ctx, key),
+            (false, 4) => self.remove(ctx, key),
             (false, _) => self.check_and_set(ctx, key),
         }
     }
@@ -387,8 +430,15 @@ impl ServiceApp for ClientApp {
         for session in 0..self.sessions {
             let number = self.number * self.sessions + session;
             let (history, habits) = (self.history.clone(), self.habits.clone());
-            let me =
-                ctx.spawn_here(|_, me| Session { me, core, history, habits, number, values: 0 });
+            let me = ctx.spawn_here(|_, me| Session {
+                me,
+                core,
+                history,
+                habits,
+                number,
+                values: 0,
+                other_table: false,
+            });
             ctx.post(me, &LPC_WORKLOAD, |this, ctx| {
                 if this.number == 0 {
                     this.make_table(ctx);
