@@ -40,8 +40,8 @@ fn cluster<A: ReplicatedApp>(program: &'static str, config: &'static str) -> (On
     (onebox, table)
 }
 
-/// Kills one replica server after the other, each in the middle of a round of writes. Gives the answers of acknowledged writes, with the
-/// number that each had, and how many were sent.
+/// Kills one replica server after the other, each in the middle of a round of writes. Gives the answers of acknowledged
+/// writes, with the number that each had, and how many were sent.
 fn write_and_kill(
     onebox: &mut Onebox,
     write: impl Fn(i64) -> Pending<i64> + Sync,

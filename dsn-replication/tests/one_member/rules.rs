@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use dsn_core::sim::DiskFault;
+use dsn_replication::log::{Durability, LogOptions};
+use dsn_replication::replica::CoreOptions;
 use dsn_rpc::CallError;
 use dsn_rpc::error_code::ErrorCode;
 
-use crate::world::{PARTITIONS, SECOND, Setting, World, refused};
+use crate::world::{Outcome, PARTITIONS, SECOND, Setting, World, refused};
 
 /// Longer than the time between two config syncs.
 const HEARD: Duration = Duration::from_secs(31);
@@ -80,6 +83,41 @@ fn a_server_leaves_clients_without_an_answer_when_its_operator_says_so() {
     assert_eq!(world.get(0, "a"), "1", "nothing was done");
     world.set(0, "a=3");
     assert_eq!(world.get(0, "a"), "3");
+}
+
+/// Row "overload": a disk that hangs for ten seconds while ten times as much arrives as may wait.
+#[test]
+fn more_than_may_wait_is_refused_and_the_rest_is_done() {
+    const WRITES: usize = 1_000;
+    const BYTES: usize = 10_000;
+    let core = CoreOptions { queue_bytes: 1 << 20, batching: false, ..CoreOptions::default() };
+    let log = LogOptions { durability: Durability::GroupSync, ..LogOptions::default() };
+    let may_wait = core.window + core.queue_bytes / BYTES;
+    let mut world = World::new(5, &Setting { log, core, ..Setting::default() });
+    let disk = world.sim.disk(world.server);
+    disk.add_fault(DiskFault::HungSync { limit: 10 * SECOND, path: "/log/".to_owned() });
+    let value = "v".repeat(BYTES - 20);
+    let writes: Vec<Outcome> =
+        (0..WRITES).map(|n| world.send(0, &format!("k{n}={value}"), 60 * SECOND)).collect();
+    world.sim.run_for(9 * SECOND);
+    let ended = |outcome: &&Outcome| outcome.lock().unwrap().is_some();
+    let busy = writes.iter().filter(ended).count();
+    assert!(WRITES - busy <= may_wait + 1, "{} wait", WRITES - busy);
+    assert!(WRITES - busy > may_wait / 2, "{} wait", WRITES - busy);
+    world.sim.run_for(6 * SECOND);
+    let mut done = 0;
+    for (n, outcome) in writes.iter().enumerate() {
+        let outcome = outcome.lock().unwrap().take().expect("an outcome soon");
+        if outcome.is_ok() {
+            done += 1;
+            assert_eq!(world.get(0, &format!("k{n}")), value, "write {n}");
+        } else {
+            assert_eq!(refused(outcome), ErrorCode::Busy, "write {n}");
+        }
+    }
+    assert_eq!(done, WRITES - busy, "what waited was done");
+    world.set(0, "after=1");
+    assert_eq!(world.get(0, "after"), "1");
 }
 
 #[test]

@@ -63,6 +63,7 @@ pub fn partition(index: i32) -> Gpid {
 #[derive(Clone, Debug)]
 pub struct Setting {
     pub log: LogOptions,
+    pub core: CoreOptions,
     pub data_dirs: Vec<String>,
     pub checkpoint_interval: Duration,
 }
@@ -71,6 +72,7 @@ impl Default for Setting {
     fn default() -> Self {
         Self {
             log: LogOptions::default(),
+            core: CoreOptions::default(),
             data_dirs: vec![DATA_DIR.to_owned()],
             checkpoint_interval: Duration::from_secs(300),
         }
@@ -85,7 +87,7 @@ impl ServiceApp for ServerApp {
         let options = StubOptions {
             data_dirs: self.0.data_dirs.iter().map(Into::into).collect(),
             log: self.0.log.clone(),
-            core: CoreOptions::default(),
+            core: self.0.core.clone(),
             deny_clients: false,
             max_write_bytes: 1 << 20,
             min_members: 0,
@@ -128,6 +130,9 @@ impl ServiceApp for OperatorApp {
         Ok(())
     }
 }
+
+/// Of a write, once there is one.
+pub type Outcome = Arc<Mutex<Option<Result<i64, CallError>>>>;
 
 pub struct World {
     pub sim: Sim,
@@ -216,15 +221,24 @@ impl World {
 
     /// Starts a write whose outcome nobody looks at.
     pub fn fire(&mut self, index: i32, text: &str) {
-        let me = self.operator_addr.lock().unwrap().unwrap();
-        let options = CallOptions::within(SECOND).on(partition(index));
+        drop(self.send(index, text, SECOND));
+    }
+
+    /// Starts a write; its outcome will be there within the time.
+    pub fn send(&mut self, index: i32, text: &str, within: Duration) -> Outcome {
+        let outcome = Outcome::default();
+        let (me, slot) = (self.operator_addr.lock().unwrap().unwrap(), outcome.clone());
+        let options = CallOptions::within(within).on(partition(index));
         let query = text.to_owned();
         self.sim
             .enter(self.operator, WorkerId(0), &LPC_ASK, |ctx| {
-                let done = |_: &mut Operator, _: &mut Ctx<'_>, _: Result<i64, CallError>| {};
+                let done = move |_: &mut Operator, _: &mut Ctx<'_>, outcome| {
+                    *slot.lock().unwrap() = Some(outcome);
+                };
                 call(ctx, server(), &RPC_TEXTS_SET, &query, options, me, done);
             })
             .unwrap();
+        outcome
     }
 
     fn create(&mut self) {

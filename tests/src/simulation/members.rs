@@ -1,10 +1,10 @@
 //! What the members of all groups may be at any moment, and what they must be at the end.
 //!
-//! While faults strike, every now and then and whenever a replica changes its role, its ballot or whether it may be read:
-//! one primary per ballot; at most one server that may serve a partition's reads, by its own gate
-//! and clock; each core's own invariants; no ballot reported but the core's; and no member behind what its primary
-//! calls committed. After healing: every group has all its members, and members of equal decree have equal images on
-//! their disks, byte for byte.
+//! While faults strike, every now and then and whenever a replica changes its role, its ballot or whether it may be
+//! read: one primary per ballot; at most one server that may serve a partition's reads, by its own gate and clock; each
+//! core's own invariants; no ballot reported but the core's; and no member behind what its primary calls committed.
+//! After healing: every group has all its members, and members of equal decree have equal images on their disks, byte
+//! for byte.
 
 use super::shape::{Servers, Shape};
 use super::spy::Contents;
