@@ -174,6 +174,19 @@ pub fn schema() -> ConfigSchema {
         .section::<NfsOptions>()
 }
 
+/// Fewest members with which a group of a table with `copies` takes writes: `configured`
+/// (`mutation_2pc_min_replica_count`), or more than half of them when that is 0 (of two, one), but no more than there
+/// are.
+pub(crate) fn min_members(configured: u32, copies: i32) -> u32 {
+    let copies = u32::try_from(copies).unwrap_or(1).max(1);
+    let wanted = match configured {
+        0 if copies <= 2 => 1,
+        0 => copies / 2 + 1,
+        fixed => fixed,
+    };
+    wanted.min(copies)
+}
+
 /// A number of seconds as a duration.
 pub(crate) fn seconds(value: u32) -> Duration {
     Duration::from_secs(u64::from(value))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use dsn_core::time::Mono;
 
 use super::Timing;
+use super::pauses::Pauses;
 
 /// When a server that starts again and again counts as unstable.
 #[derive(Clone, Copy, Debug)]
@@ -67,13 +68,14 @@ pub struct Master<N> {
     timing: Timing,
     stability: Stability,
     members: BTreeMap<N, Member>,
-    checked: Mono,
+    pauses: Pauses,
 }
 
 impl<N: Copy + Ord> Master<N> {
     /// Nobody is known.
     pub fn new(timing: Timing, stability: Stability, now: Mono) -> Self {
-        Self { timing, stability, members: BTreeMap::new(), checked: now }
+        let pauses = Pauses::new(timing.check, now);
+        Self { timing, stability, members: BTreeMap::new(), pauses }
     }
 
     /// Counts a server that nothing was heard of as alive from now on, with a full grace to show up: for the members of
@@ -146,11 +148,8 @@ impl<N: Copy + Ord> Master<N> {
 
     /// Servers whose grace has ended since the last look; call every check interval.
     pub fn check(&mut self, now: Mono) -> Vec<N> {
-        let gap = now.saturating_since(self.checked);
-        self.checked = now;
-        if gap > self.timing.check * 2 {
-            // This process itself did not run: beacons of that time are still on their way to it.
-            let missed = gap - self.timing.check;
+        if let Some(missed) = self.pauses.look(now) {
+            // Beacons of that time are still on their way to this process.
             self.members.values_mut().for_each(|member| member.heard += missed);
         }
         let grace = self.timing.grace;

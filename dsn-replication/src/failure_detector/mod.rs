@@ -10,10 +10,13 @@
 //! covered on both sides: a lease is looked at when it is used, not when a timer fires, and a meta server that was
 //! not running itself gives everybody that much more time.
 //!
+//! Both sides notice and say when they did not run for a while.
+//!
 //! [`worker`] and [`master`] are pure; time comes in as an argument.
 
 pub mod lease;
 pub mod master;
+mod pauses;
 pub mod worker;
 
 use std::time::Duration;

@@ -6,6 +6,7 @@ use dsn_core::time::Mono;
 
 use super::Timing;
 use super::lease::Lease;
+use super::pauses::Pauses;
 
 /// Pause before the next meta server is tried after one did not answer.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -49,6 +50,7 @@ pub struct Worker<N> {
     in_flight: Option<(BeaconId, Mono)>,
     next_id: u64,
     due: Mono,
+    pauses: Pauses,
 }
 
 impl<N: Clone + PartialEq> Worker<N> {
@@ -65,6 +67,7 @@ impl<N: Clone + PartialEq> Worker<N> {
             in_flight: None,
             next_id: 0,
             due: now,
+            pauses: Pauses::new(timing.check, now),
         }
     }
 
@@ -128,6 +131,8 @@ impl<N: Clone + PartialEq> Worker<N> {
 
     /// Looks at the lease; call every check interval.
     pub fn check(&mut self, now: Mono) -> Link {
+        // The lease has run on meanwhile; that is looked at where it is used as well.
+        self.pauses.look(now);
         if self.connected && !self.lease.holds(now + self.timing.check) {
             self.connected = false;
             // What is served from here on must not rest on what is left of the lease.

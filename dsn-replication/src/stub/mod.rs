@@ -31,6 +31,7 @@ use crate::learn::source::Source;
 use crate::log::{Durability, LogOptions};
 use crate::meta_link::{MetaLink, MetaLinkOptions, ReplicaServer};
 use crate::mutation::CodeTable;
+use crate::options::min_members;
 use crate::placement::{Placed, Placement};
 use crate::reads;
 use crate::replica::{Change, CoreOptions, LocalError, WriteRules};
@@ -456,15 +457,9 @@ impl ReplicaStub {
     }
 
     fn rules(&self, info: &AppInfo, data_dir: usize) -> WriteRules {
-        let most = u32::try_from(info.max_replica_count).unwrap_or(1).max(1);
-        let wanted = match self.options.min_members {
-            0 if most <= 2 => 1,
-            0 => most / 2 + 1,
-            wanted => wanted,
-        };
         WriteRules {
             max_bytes: self.options.max_write_bytes,
-            min_members: wanted.min(most),
+            min_members: min_members(self.options.min_members, info.max_replica_count),
             disk_is_full: self.options.space.reject_writes && self.dirs[data_dir].is_full(),
         }
     }

@@ -13,7 +13,7 @@ use super::placement::{
 };
 use crate::meta::state::Cluster;
 use crate::meta::state::app::is_member;
-use crate::options::FunctionLevel;
+use crate::options::{FunctionLevel, min_members};
 use crate::wire::config::{ConfigType, PartitionConfiguration};
 
 /// What is to be done about a group.
@@ -363,11 +363,7 @@ impl Cluster {
     }
 
     pub(in crate::meta) fn min_members(&self, max_replica_count: i32) -> usize {
-        let wanted = usize::try_from(max_replica_count).unwrap_or_default();
-        match self.options.replication.mutation_2pc_min_replica_count {
-            0 if wanted <= 2 => 1,
-            0 => wanted / 2 + 1,
-            fixed => fixed as usize,
-        }
+        let configured = self.options.replication.mutation_2pc_min_replica_count;
+        min_members(configured, max_replica_count) as usize
     }
 }
