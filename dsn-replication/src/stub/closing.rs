@@ -1,7 +1,7 @@
 //! Closing state machines, some or all of a server.
 //!
-//! Nothing is asked of a state machine that has been closed. Whoever is going to ask it for something holds on to it: the
-//! host on its worker, a read that waits for its turn, a checkpoint that is being made. They are waited for.
+//! Nothing is asked of a state machine that has been closed. Whoever is going to ask it for something holds on to it:
+//! the host on its worker, a read that waits for its turn, a checkpoint that is being made. They are waited for.
 
 use super::open::{close, close_log};
 use super::repair::DataDir;

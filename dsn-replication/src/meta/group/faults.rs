@@ -146,8 +146,8 @@ fn orders(events: &[Event]) -> Vec<Vec<Event>> {
     events.iter().flat_map(with).collect()
 }
 
-/// Bug 38: a server is started again within its grace, and a config sync is answered before its death is known, or while
-/// a change of a group of it is being written: what it is told is taken back a moment later.
+/// Bug 38: a server is started again within its grace, and a config sync is answered before its death is known, or
+/// while a change of a group of it is being written: what it is told is taken back a moment later.
 #[test]
 fn a_quick_restart_is_told_nothing_that_is_taken_back() {
     use Event::{Beacon, Expiry, Sync, Written};
