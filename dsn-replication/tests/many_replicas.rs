@@ -9,7 +9,7 @@ use dsn_replication::testing::cluster::{Answer, ClusterSpec, SimCluster};
 use std::time::Duration;
 
 const TABLE: &str = "counters";
-const REPLICAS: i32 = 5000;
+const REPLICAS: i32 = 4000;
 /// After so long a server that says nothing is dead for the meta server: `fd_grace_seconds`.
 const GRACE: Duration = Duration::from_secs(22);
 
