@@ -263,8 +263,9 @@ pub trait StateMachine: Send + Sync + 'static {
         let _ = job;
     }
 
-    /// Stops background work and writes out what is only in memory. Nothing is called afterwards but the getters. Also
-    /// called after a panic: what a write has left half done must not reach the files.
+    /// Stops background work and writes out what is only in memory. Nothing is called afterwards but the getters, and
+    /// nothing is under way, unless it hangs. Also called after a panic: what a write has left half done must not reach
+    /// the files.
     fn close(&self, job: &BlockingCtx<'_>);
 }
 

@@ -22,6 +22,7 @@ fn append(cluster: &mut SimCluster) -> Result<(), ClientError> {
     cluster.wait(&answer).map(drop)
 }
 
+/// Bug 19: a write is answered as done, and is not, while the disk of a secondary is full.
 #[test]
 fn a_group_with_a_member_without_room_takes_no_writes_until_it_has_some() {
     let spec = ClusterSpec { seed: 7, servers: 3, copies: 3, ..ClusterSpec::default() };

@@ -342,6 +342,7 @@ fn checkpoints_without_their_engine_are_damage() {
 
 type Opener<'a> = &'a dyn Fn(&Path) -> Result<(), EngineError>;
 
+/// Bug 27: an engine of which a crash left only half is opened again and again.
 #[test]
 fn a_directory_that_is_no_complete_engine_is_damage_and_a_half_made_one_is_not() {
     let rocks = |dir: &Path| {

@@ -85,6 +85,7 @@ fn http(onebox: &Onebox, path: &str) -> String {
     answer
 }
 
+/// Bug 22: one damaged place of a log takes all replicas of the server along.
 #[test]
 fn a_flipped_byte_in_the_middle_of_the_log_costs_one_partition() {
     let mut onebox = Onebox::start("corruption", &OneboxOptions::single());

@@ -163,6 +163,7 @@ fn a_run_that_takes_too_many_steps_is_ended() {
     assert!(shrunk.scenario.duration_ms < scenario.duration_ms, "{}", shrunk.scenario);
 }
 
+/// Bug 28 is among them: an empty replica takes the place of one that is damaged, or after a power loss.
 #[test]
 fn mended_failures_stay_mended() {
     let mut count = 0;
@@ -195,6 +196,8 @@ const CHANGES: [(Victim, StepKind, &str); 15] = [
     (Victim::Meta, StepKind::Create, "/meta_state/log."),
 ];
 
+/// Bugs 7 and 25: a crash while the log is begun anew, or while a checkpoint is made, leaves a hole or half a
+/// checkpoint.
 #[test]
 fn no_cut_loses_anything() {
     let cuts = cuts::all().expect("the stories without a cut");

@@ -200,6 +200,7 @@ fn a_received_checkpoint_is_opened() {
     assert!(!bench.disk.exists(&to));
 }
 
+/// Bug 25: a checkpoint that was not completed is used.
 #[test]
 fn a_checkpoint_that_fails_changes_nothing() {
     let bench = Bench::new();

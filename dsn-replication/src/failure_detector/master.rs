@@ -249,6 +249,7 @@ mod tests {
         );
     }
 
+    /// Bug 39: a step of the clock makes everybody dead at once.
     #[test]
     fn a_meta_server_that_slept_gives_everybody_that_much_more_time() {
         let mut master = master();

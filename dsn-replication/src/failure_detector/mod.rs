@@ -98,6 +98,7 @@ impl Timing {
 mod tests {
     use super::*;
 
+    /// Bug 40: a beacon is waited for longer than until the next one.
     #[test]
     fn the_defaults_fit_and_unsafe_times_do_not() {
         let options = ReplicationOptions::default();

@@ -51,6 +51,8 @@ pub struct Worker<N> {
     next_id: u64,
     due: Mono,
     pauses: Pauses,
+    /// The last that was heard is who leads, and that was followed at once.
+    followed: bool,
 }
 
 impl<N: Clone + PartialEq> Worker<N> {
@@ -68,6 +70,7 @@ impl<N: Clone + PartialEq> Worker<N> {
             next_id: 0,
             due: now,
             pauses: Pauses::new(timing.check, now),
+            followed: false,
         }
     }
 
@@ -112,6 +115,7 @@ impl<N: Clone + PartialEq> Worker<N> {
             self.turn_to(ack.leader, now);
             return Link::Same;
         }
+        self.followed = false;
         // A lease that has run out begins anew only after [`Self::check`] has said so.
         if !ack.allowed || self.connected && !self.lease.holds(now) {
             return Link::Same;
@@ -149,9 +153,13 @@ impl<N: Clone + PartialEq> Worker<N> {
                     Some(at) => (self.target, self.foreign) = (at, None),
                     None => self.foreign = Some(leader),
                 }
-                self.due = now;
+                // While meta servers disagree, they must not send this one to and fro as fast as it can ask.
+                let pause = self.followed;
+                self.followed = !pause;
+                self.due = if pause { self.due.min(now + RETRY_PAUSE) } else { now };
             }
             _ => {
+                self.followed = false;
                 let skip = usize::from(self.foreign.take().is_none());
                 self.target = (self.target + skip) % self.metas.len();
                 self.due = self.due.min(now + RETRY_PAUSE);
@@ -212,6 +220,7 @@ mod tests {
         assert_eq!(worker.on_ack(at(33_010), id, MASTER), Link::Connected);
     }
 
+    /// Bug 40: beacons that are not answered pile up; only the newest counts.
     #[test]
     fn an_old_answer_does_not_count_for_a_new_beacon() {
         let mut worker = worker(&["a"]);
@@ -223,6 +232,7 @@ mod tests {
         assert_eq!(worker.lease().until(), at(23_000));
     }
 
+    /// Bug 37: the answer of a meta server that does not lead renews the lease.
     #[test]
     fn only_the_leader_renews_the_lease() {
         let mut worker = worker(&["a", "b"]);
@@ -237,6 +247,7 @@ mod tests {
         assert_eq!(worker.lease().until(), Mono::ZERO);
     }
 
+    /// Bug 41: the leader has changed, and whoever is asked for it does not answer.
     #[test]
     fn silent_meta_servers_are_tried_in_turn() {
         let mut worker = worker(&["a", "b"]);
@@ -252,5 +263,82 @@ mod tests {
         worker.on_failure(at(4_251), id);
         assert_eq!(*worker.target(), "b", "back among the configured ones");
         assert_eq!(worker.due(), at(4_501));
+    }
+
+    /// What a meta server that does not lead says of who does.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Opinion {
+        Silent,
+        Nobody,
+        Itself,
+        TheOther,
+    }
+
+    /// "a" leads until `change` and "b" from `begins` on. "a" says what `old` is for three seconds more, and "b" what
+    /// `new` is until it leads. Returns when "b" was first heard to lead, and how many beacons were sent in a minute.
+    fn through_a_change(change: u64, begins: u64, old: Opinion, new: Opinion) -> (u64, usize) {
+        const WAY: u64 = 2;
+        let (mut worker, mut sent, mut found) = (worker(&["a", "b"]), 0, None);
+        let mut answers: Vec<(u64, BeaconId, Option<Ack<&str>>)> = Vec::new();
+        let mut renewed = 0;
+        for now in 0..60_000 {
+            if let Some((id, to)) = worker.beacon(at(now)) {
+                sent += 1;
+                let arrives = now + WAY;
+                let leads = if to == "a" { arrives < change } else { arrives >= begins };
+                let other = if to == "a" { "b" } else { "a" };
+                let opinion = match to {
+                    "a" if arrives >= begins + 3_000 => Opinion::TheOther,
+                    "a" => old,
+                    _ => new,
+                };
+                let leader = match opinion {
+                    _ if leads => Some(to),
+                    Opinion::Silent | Opinion::Nobody => None,
+                    Opinion::Itself => Some(to),
+                    Opinion::TheOther => Some(other),
+                };
+                let is_silent = opinion == Opinion::Silent && !leads;
+                let ack = Ack { is_master: leads, allowed: true, leader };
+                let when = if is_silent { now + 2_000 } else { arrives + WAY };
+                answers.push((when, id, (!is_silent).then_some(ack)));
+                if leads {
+                    renewed = now;
+                    found = found.or((to == "b").then_some(when));
+                }
+            }
+            for (_, id, ack) in answers.extract_if(.., |(when, ..)| *when == now) {
+                match ack {
+                    Some(ack) => drop(worker.on_ack(at(now), id, ack)),
+                    None => worker.on_failure(at(now), id),
+                }
+            }
+            if now % 2_000 == 0 {
+                assert_ne!(worker.check(at(now)), Link::Disconnected, "{old:?} {new:?}");
+            }
+            assert!(worker.lease().until() <= at(renewed + 20_000), "only who leads renews it");
+        }
+        assert!(worker.is_connected() && *worker.target() == "b");
+        (found.expect("it is connected"), sent)
+    }
+
+    /// Bug 41: the leader changes while a beacon is under way, and the meta servers do not agree who leads, or send
+    /// whoever asks to themselves.
+    #[test]
+    fn a_change_of_the_leader_during_a_beacon_costs_no_lease_and_no_storm() {
+        use Opinion::{Itself, Nobody, Silent, TheOther};
+        let opinions = [Silent, Nobody, Itself, TheOther];
+        let pairs = opinions.iter().flat_map(|old| opinions.iter().map(move |new| (*old, *new)));
+        for (old, new) in pairs {
+            // At every moment between one beacon and the next.
+            for change in (20_000..23_200).step_by(100) {
+                for gap in [0, 4_000] {
+                    let begins = change + gap;
+                    let (found, sent) = through_a_change(change, begins, old, new);
+                    assert!(found < begins + 8_000, "{old:?} {new:?}: {change}, found at {found}");
+                    assert!(sent < 100, "{old:?} {new:?}: {sent} beacons in a minute");
+                }
+            }
+        }
     }
 }

@@ -321,6 +321,7 @@ mod tests {
         }
     }
 
+    /// Bug 24: what is written depends on how a compiler lays out memory.
     #[test]
     fn the_layout_is_fixed() {
         let data = encoded(&mutation(&[&RPC_TEST_ONE, &RPC_TEST_ONE]));

@@ -9,6 +9,7 @@ use crate::wire::config::{AppInfo, ConfigType};
 use dsn_rpc::error_code::ErrorCode;
 use std::time::Duration;
 
+mod learning;
 mod restarts;
 
 /// A whole group: its primary and its two secondaries.

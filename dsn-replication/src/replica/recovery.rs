@@ -389,6 +389,7 @@ mod tests {
         assert_eq!(decrees(&half.finish(None).unwrap().undecided), [2], "declared void");
     }
 
+    /// Bug 36: a decree that is missing from the log ends the process.
     #[test]
     fn a_hole_is_a_loss() {
         let hole = Err(Untrusted::Hole(Decree(2)));

@@ -1,7 +1,7 @@
 //! What a stub does now and then: checkpoints, giving log files back, syncs; and getting rid of replicas.
 
-use super::repair::{DataDir, close_and_put_aside};
-use super::{LPC_OPEN_REPLICA, LPC_STUB_EVENT, ReplicaStub};
+use super::repair::{DataDir, put_unwanted_aside};
+use super::{LPC_STUB_EVENT, ReplicaStub};
 use crate::host::{LPC_REPLICA_CHECKPOINT, LPC_REPLICA_EVENT, ReplicaHost};
 use crate::ids::Ballot;
 use crate::log::{Durability, SyncScope};
@@ -31,11 +31,11 @@ impl ReplicaStub {
         tracing::info!(%gpid, "replica no longer wanted");
         let log = self.dirs[held.data_dir].log.clone();
         self.opening.insert(gpid, held.data_dir);
-        ctx.offload(
-            &LPC_OPEN_REPLICA,
-            move |job| close_and_put_aside(job, gpid, &*machine, log.as_deref(), &held.dir),
-            self.me,
-            move |stub, (), _| {
+        self.close_machines(
+            ctx,
+            vec![machine],
+            move |job| put_unwanted_aside(job, gpid, log.as_deref(), &held.dir),
+            move |stub, _, _| {
                 stub.opening.remove(&gpid);
             },
         );

@@ -1,7 +1,7 @@
 //! Both ends of learning, as far as they concern a whole server: replicas that are made or replaced to learn, and
 //! checkpoints that others copy.
 
-use super::open::{close, open_learned, panicked};
+use super::open::{open_learned, panicked};
 use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, ReplicaStub, layout};
 use crate::group_link::node;
 use crate::host::LPC_REPLICA_EVENT;
@@ -156,12 +156,8 @@ impl ReplicaStub {
         self.opening.insert(lesson.gpid, held.data_dir);
         let former = Arc::downgrade(&machine);
         let swap = Swap { lesson, held, learned, former };
-        ctx.offload(
-            &LPC_OPEN_REPLICA,
-            move |job| close(job, &*machine),
-            self.me,
-            move |stub, (), ctx| stub.put_in_place(ctx, swap, 0),
-        );
+        let then = move |stub: &mut Self, (), ctx: &mut Ctx<'_>| stub.put_in_place(ctx, swap, 0);
+        self.close_machines(ctx, vec![machine], |_| {}, then);
     }
 
     /// Opens the new replica once nobody holds on to the old one, whose files have the same names: a read that is under

@@ -6,8 +6,9 @@
 //! This file has the stub itself, [`proposals`] what the meta server wants and is told, [`learning`] both ends of
 //! learning, [`copies`] how much is copied at a time, [`housekeeping`] what happens now and then, [`garbage`] what
 //! becomes of directories that were put aside, [`space`] whether a disk has room; [`open`] reads the disks,
-//! [`layout`] knows their directories.
+//! [`closing`] closes what was open, [`layout`] knows their directories.
 
+mod closing;
 pub mod copies;
 pub mod garbage;
 mod housekeeping;
@@ -28,7 +29,7 @@ use crate::host::{
 use crate::ids::Ballot;
 use crate::learn::learner::Learner;
 use crate::learn::source::Source;
-use crate::log::{Durability, LogOptions};
+use crate::log::LogOptions;
 use crate::meta_link::{MetaLink, MetaLinkOptions, ReplicaServer};
 use crate::mutation::CodeTable;
 use crate::options::min_members;
@@ -47,7 +48,7 @@ use dsn_rpc::ServiceTable;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use garbage::GarbageOptions;
-use open::{Opened, OpenedDir, close, close_log, open_dir};
+use open::{Opened, OpenedDir, close, open_dir};
 use repair::{DataDir, Pause, StubMetrics, UnservedMap};
 use space::SpaceOptions;
 use std::collections::{BTreeMap, BTreeSet};
@@ -462,45 +463,5 @@ impl ReplicaStub {
             min_members: min_members(self.options.min_members, info.max_replica_count),
             disk_is_full: self.options.space.reject_writes && self.dirs[data_dir].is_full(),
         }
-    }
-
-    /// Closes everything in order: the lease ends, no more reads and writes, state machines write out what they have in
-    /// memory, and the logs are synced: after it the machine may be started anew and has lost nothing.
-    pub fn close_all(&mut self, ctx: &mut Ctx<'_>, done: Box<dyn FnOnce(&mut Ctx<'_>) + Send>) {
-        self.closing = true;
-        if let Some(link) = self.link.take() {
-            ctx.close(link);
-        }
-        // Nobody is left who could extend it.
-        self.lease.end();
-        let mut machines = Vec::new();
-        for (gpid, placed) in self.board.placement.all() {
-            self.board.placement.remove(gpid);
-            ctx.close(placed.host);
-            machines.push(placed.gate.machine().clone());
-        }
-        self.held.clear();
-        ctx.offload(
-            &LPC_OPEN_REPLICA,
-            move |job| machines.iter().for_each(|machine| close(job, &**machine)),
-            self.me,
-            // By now nobody writes to the logs any more.
-            move |stub, (), ctx| stub.close_logs(ctx, done),
-        );
-    }
-
-    fn close_logs(&mut self, ctx: &mut Ctx<'_>, done: Box<dyn FnOnce(&mut Ctx<'_>) + Send>) {
-        let mut logs = Vec::new();
-        // With group sync everything that counts is synced, and a sync that runs may be waited for by nobody any more.
-        if self.options.log.durability != Durability::GroupSync {
-            let opened = |dir: &DataDir| Some((dir.log.clone()?, dir.tails.clone()?));
-            logs.extend(self.dirs.iter().filter_map(opened));
-        }
-        ctx.offload(
-            &LPC_OPEN_REPLICA,
-            move |_| logs.iter().for_each(|(log, tails)| close_log(log, tails)),
-            self.me,
-            move |_, (), ctx| done(ctx),
-        );
     }
 }

@@ -12,14 +12,14 @@
 
 use super::garbage::Swept;
 use super::open::{Opened, OpenedDir, Problem, close, open_dir, put_damaged_aside, reopen};
-use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, LPC_STUB_OPEN, ReplicaStub, layout};
+use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_OPEN, ReplicaStub, layout};
 use crate::host::LPC_REPLICA_EVENT;
 use crate::log::{LogError, SharedLog, Tails};
 use crate::replica::LocalError;
 use crate::state_machine::{CheckpointKind, StateMachine};
 use crate::wire::config::PartitionStatus;
 use dsn_core::disk::Space;
-use dsn_core::exec::{BlockingCtx, Ctx, WorkerId};
+use dsn_core::exec::{BlockingCtx, Ctx};
 use dsn_core::time::Mono;
 use dsn_rpc::ServiceTable;
 use dsn_rpc::gpid::Gpid;
@@ -197,21 +197,9 @@ fn are_gone(former: &[Weak<dyn StateMachine>]) -> bool {
     former.iter().all(|machine| machine.strong_count() == 0)
 }
 
-/// Closes a replica that is not wanted, and puts its directory where it is kept for a while.
-pub(super) fn close_and_put_aside(
-    job: &BlockingCtx<'_>,
-    gpid: Gpid,
-    machine: &dyn StateMachine,
-    log: Option<&SharedLog>,
-    dir: &Path,
-) {
-    close(job, machine);
-    put_unwanted_aside(job, gpid, log, dir);
-}
-
 /// Puts the directory of a replica that is not wanted, and not open, where it is kept for a while. Returns whether
 /// it is there.
-fn put_unwanted_aside(
+pub(super) fn put_unwanted_aside(
     job: &BlockingCtx<'_>,
     gpid: Gpid,
     log: Option<&SharedLog>,
@@ -315,12 +303,10 @@ impl ReplicaStub {
     ) {
         tracing::warn!(%gpid, dir = %dir.display(), "a replica of which another data directory has more");
         let log = self.dirs[data_dir].log.clone();
-        ctx.offload(
-            &LPC_OPEN_REPLICA,
-            move |job| close_and_put_aside(job, gpid, &*machine, log.as_deref(), &dir),
-            self.me,
-            |_, (), _| {},
-        );
+        let aside = move |job: &BlockingCtx<'_>| {
+            put_unwanted_aside(job, gpid, log.as_deref(), &dir);
+        };
+        self.close_machines(ctx, vec![machine], aside, |_, (), _| {});
     }
 
     /// Tries again whatever is due.
@@ -441,12 +427,7 @@ impl ReplicaStub {
             !waits
         });
         self.dirs[index].former.extend(former);
-        ctx.offload(
-            &LPC_OPEN_REPLICA,
-            move |job| machines.into_iter().for_each(|machine| close(job, &*machine)),
-            self.me,
-            |_, (), _| {},
-        );
+        self.close_machines(ctx, machines, |_| {}, |_, (), _| {});
         // Their groups must do without them.
         self.sync_now(ctx);
     }
@@ -574,13 +555,10 @@ impl ReplicaStub {
             Unserved { data_dir, dir: dir.clone(), reason: reason.clone(), pause, former };
         self.board.unserved.lock().insert(gpid, unserved);
         self.opening.insert(gpid, data_dir);
-        ctx.offload(
-            &LPC_OPEN_REPLICA,
-            move |job| {
-                close(job, &*machine);
-                damaged.then(|| put_damaged_aside(job, gpid, dir, &reason))
-            },
-            self.me,
+        self.close_machines(
+            ctx,
+            vec![machine],
+            move |job| damaged.then(|| put_damaged_aside(job, gpid, dir, &reason)),
             move |stub, aside, _| {
                 stub.opening.remove(&gpid);
                 if let Some(aside) = aside
@@ -603,13 +581,7 @@ impl ReplicaStub {
         let placed = self.board.placement.get(ctx, gpid)?;
         self.board.placement.remove(gpid);
         ctx.close(held.host);
-        // Workers hold on to the table they saw last, and with it to files that are to be opened again.
-        for worker in 0..ctx.node().worker_count() {
-            let placement = self.board.placement.clone();
-            ctx.run_on(WorkerId(worker as u16), &LPC_STUB_EVENT, move |ctx| {
-                drop(placement.get(ctx, gpid));
-            });
-        }
+        self.forget_former_table(ctx, gpid);
         Some((held, placed.gate.machine().clone()))
     }
 

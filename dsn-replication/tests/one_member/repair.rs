@@ -132,6 +132,7 @@ fn damage_log(world: &World, marker: &str) {
     panic!("{marker} is not in the log");
 }
 
+/// Bug 26: what is damaged is opened again and again instead of being put aside.
 #[test]
 fn a_damaged_replica_stays_out_with_its_data_and_the_others_serve() {
     let mut world = World::new(6, &Setting::default());

@@ -335,6 +335,7 @@ fn remove_dir(disk: &dyn Disk, dir: &Path) -> Result<(), EngineError> {
 mod tests {
     use super::*;
 
+    /// Bug 25: a checkpoint that was not completed is taken for one.
     #[test]
     fn only_our_own_names_are_checkpoints() {
         assert_eq!(decree_of("checkpoint.17"), Some(17));

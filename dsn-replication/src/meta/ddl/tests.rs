@@ -159,6 +159,7 @@ fn a_table_survives_a_kill_between_any_two_writes_of_its_making() {
     }
 }
 
+/// Bug 45: a table that is half dropped stops every meta server that starts.
 #[test]
 fn a_drop_survives_a_kill_between_any_two_writes() {
     let partitions = CHUNK as i32 + 7;
@@ -265,6 +266,7 @@ fn a_recall_survives_a_kill_between_any_two_writes() {
     }
 }
 
+/// Bug 45: a change of a table's settings meets its drop, and what is stored is half of both.
 #[test]
 fn envs_change_and_wait_their_turn() {
     let mut bench = Bench::new();

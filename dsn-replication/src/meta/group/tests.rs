@@ -83,6 +83,7 @@ fn every_kind_of_change_does_what_it_says_and_nothing_else() {
     assert!(change(&full, K::Remove, RpcAddress::INVALID).is_err());
 }
 
+/// Bug 43: the former members are kept in a wrong order, or too few of them.
 #[test]
 fn a_group_remembers_the_last_few_that_left() {
     let mut config = group(1, &[], &[], 3);
@@ -498,6 +499,7 @@ fn a_report_is_answered_when_it_is_durable_and_others_wait() {
     assert_eq!(bench.update(&request).unwrap().err, ErrorCode::Ok);
 }
 
+/// Bug 28: a server that has nothing of a group becomes its primary.
 #[test]
 fn only_the_chosen_server_may_go_on_with_data() {
     let mut bench = started(1);
@@ -513,6 +515,8 @@ fn only_the_chosen_server_may_go_on_with_data() {
     assert_eq!(shape(&bench.partition(P).config), "1 [] -[] @3");
 }
 
+/// Bug 28: a server whose data directory was deleted comes back with nothing: it is not asked to lead, and that is
+/// told.
 #[test]
 fn partitions_without_hope_are_told() {
     let mut bench = started(1);
@@ -581,6 +585,7 @@ fn too_few_living_servers_freeze_the_cluster() {
     assert_eq!(bench.cluster.effective_level(), FunctionLevel::Freezed, "50 % of 4");
 }
 
+/// Bug 43: the last good copy of a group that is not whole is deleted.
 #[test]
 fn leftovers_are_deleted_only_when_everything_is_well() {
     let mut bench = started(2);

@@ -1,7 +1,8 @@
 //! Learners of a checkpoint: what the log keeps for them, how many copy at a time, how fast, and who is to learn.
 
-#[path = "../examples/log_store/log_store.rs"]
+#[path = "../../examples/log_store/log_store.rs"]
 mod log_store;
+mod pins;
 
 use bytes::Bytes;
 use dsn_core::disk::Disk;

@@ -1,0 +1,89 @@
+//! A learner that is far behind.
+
+use super::*;
+use crate::log::SyncScope;
+use crate::replica::prepare::BACKLOG_MAX;
+
+/// How far a member may be behind elsewhere.
+const STALENESS: usize = 110;
+
+/// What a learner was sent that its primary did not have in memory any more.
+#[derive(Debug, Default)]
+struct Fed {
+    from_log: usize,
+    checkpoints: usize,
+}
+
+impl World {
+    /// Feeds a learner until the primary asks for it to become a member.
+    fn feed(&mut self, primary: usize, learner: usize) -> Fed {
+        let mut fed = Fed::default();
+        for _ in 0..2 * BACKLOG_MAX {
+            self.pass(learner, primary);
+            let applied = self.core(primary).applied();
+            for message in self.links.get(&(primary, learner)).into_iter().flatten() {
+                match message {
+                    Message::Prepare(prepare) if prepare.first <= applied => {
+                        fed.from_log += prepare.bodies.len();
+                    }
+                    Message::Checkpoint(..) => fed.checkpoints += 1,
+                    _ => {}
+                }
+            }
+            self.pass(primary, learner);
+            self.sync(learner);
+            if !self.asked.is_empty() {
+                return fed;
+            }
+        }
+        panic!("it never catches up: {fed:?}, {:?}", self.core(learner).role());
+    }
+}
+
+/// Bug 12: a learner that lacks more than a member may be behind, and knows of an old commit point only, can take no
+/// more before it commits, and never catches up.
+#[test]
+fn a_learner_far_behind_begins_with_a_checkpoint_or_the_log() {
+    for (behind, has_log) in
+        [(STALENESS + 40, true), (STALENESS + 40, false), (BACKLOG_MAX + 100, true)]
+    {
+        let (mut world, primary, [member, learner]) = whole(0);
+        // It has something that it does not know to be decided.
+        world.write_to(primary);
+        world.pass(primary, learner);
+        assert!(world.core(learner).prepared() > world.core(learner).committed());
+        world.links.clear();
+        world.decree_group(Some(primary), &[member]);
+        world.lead(primary);
+        for _ in 0..behind {
+            world.write_to(primary);
+            world.pass(primary, member);
+            world.pass(member, primary);
+        }
+        let applied = world.core(primary).applied();
+        let lacking = applied.since(world.core(learner).committed());
+        assert!(lacking > behind && lacking > STALENESS, "{lacking} decrees behind");
+        if !has_log {
+            let log = &world.servers[primary].log;
+            log.set_durable(GPID, applied);
+            log.set_ballot(GPID, world.config.ballot);
+            log.sync_now(SyncScope::All).expect("it works");
+            assert!(log.collect(u64::MAX).expect("it works").removed > 0);
+        }
+        world.links.clear();
+        world.asked.clear();
+        world.turn(primary, |core, _, out, now| {
+            core.add_learner(node(learner), WANTED, now, out);
+            GivenUp::default()
+        });
+        world.pass(primary, learner);
+        let fed = world.feed(primary, learner);
+        match has_log {
+            true => assert_eq!((fed.from_log, fed.checkpoints), (lacking, 0), "the log has all"),
+            false => assert_eq!((fed.from_log, fed.checkpoints), (0, 1), "the log has too little"),
+        }
+        assert_eq!(world.asked[0].1.kind, ConfigType::UpgradeToSecondary);
+        assert_eq!(world.core(learner).committed(), applied, "it has decided all of it");
+        world.must_agree();
+    }
+}
