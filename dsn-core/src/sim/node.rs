@@ -344,6 +344,15 @@ impl Sim {
         drop(self.world.borrow().dropped.take());
     }
 
+    /// Gives a node that does not run another disk, on which there is nothing.
+    pub fn replace_disk(&mut self, id: NodeId) {
+        assert!(self.nodes[id.index()].process.is_none(), "a process uses the disk");
+        let mut world = self.world.borrow_mut();
+        world.record("new disk", u64::from(id.0), 0, 0);
+        let host = &mut world.nodes[id.index()];
+        host.disk = host.disk.replaced();
+    }
+
     /// Stops a node's process where it is (SIGSTOP). Its clocks run on.
     pub fn pause(&mut self, id: NodeId) {
         let mut world = self.world.borrow_mut();

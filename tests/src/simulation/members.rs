@@ -229,6 +229,49 @@ pub fn incomplete(sim: &Sim, servers: &Servers, shape: &Shape) -> Vec<i32> {
     (0..shape.partitions).filter(|index| !groups.get(index).is_some_and(whole)).collect()
 }
 
+/// The replicas of a partition of the first table on servers that run.
+fn replicas(sim: &Sim, servers: &Servers, index: i32) -> Vec<(Ballot, PartitionStatus, NodeId)> {
+    let mut found = Vec::new();
+    for (node, watch) in watches(servers) {
+        watch.for_each(|gpid, placed| {
+            if (gpid.app_id, gpid.partition_index) == (1, index) && sim.is_up(node) {
+                found.push((placed.gate.ballot(), placed.gate.status(), node));
+            }
+        });
+    }
+    found
+}
+
+/// Who leads a partition of the first table: who does so under the highest ballot.
+pub fn primary(sim: &Sim, servers: &Servers, index: i32) -> Option<NodeId> {
+    let mut all = replicas(sim, servers, index);
+    all.retain(|(_, status, _)| *status == PartitionStatus::Primary);
+    all.into_iter().max_by_key(|(ballot, ..)| *ballot).map(|(_, _, node)| node)
+}
+
+/// How many servers, that run, lead a partition of the first table or follow under the same ballot.
+pub fn followed(sim: &Sim, servers: &Servers, index: i32) -> usize {
+    let all = replicas(sim, servers, index);
+    let leads = |(_, status, _): &&(_, PartitionStatus, _)| *status == PartitionStatus::Primary;
+    let Some(highest) = all.iter().filter(leads).map(|(ballot, ..)| *ballot).max() else {
+        return 0;
+    };
+    let is_member =
+        |status| matches!(status, PartitionStatus::Primary | PartitionStatus::Secondary);
+    all.iter().filter(|(ballot, status, _)| *ballot == highest && is_member(*status)).count()
+}
+
+/// Whether a server, of this number, is a member of the first partition of the first table.
+pub fn is_member(servers: &Servers, server: usize) -> bool {
+    let mut is_one = false;
+    servers.watches[server].for_each(|gpid, placed| {
+        let status = placed.gate.status();
+        is_one |= (gpid.app_id, gpid.partition_index) == (1, 0)
+            && matches!(status, PartitionStatus::Primary | PartitionStatus::Secondary);
+    });
+    is_one
+}
+
 /// Whether a server, of this number, leads a group that has no other member.
 pub fn leads_alone(sim: &Sim, servers: &Servers, server: usize) -> bool {
     let (node, mut alone) = (servers.replicas[server], false);

@@ -296,6 +296,13 @@ impl SimDisk {
         self.restart()
     }
 
+    /// Another disk, on which there is nothing, in the place of this one. Ends the process, see [`Self::restart`].
+    #[must_use]
+    pub(super) fn replaced(&self) -> Self {
+        self.shared.image.lock().names = Names::default();
+        self.restart()
+    }
+
     /// Time that operations took since the last call, in ns.
     pub(super) fn take_spent(&self) -> u64 {
         if self.shared.spent.load(Ordering::Relaxed) == 0 {
