@@ -80,6 +80,8 @@ mod tests {
         has_lease: bool,
     }
 
+    type Mend<'a> = &'a dyn Fn(&mut Write);
+
     /// Everything is wrong, and one thing after the other is mended: the next check objects.
     #[test]
     fn checks_come_in_the_order_of_the_original() {
@@ -98,7 +100,7 @@ mod tests {
             has_lease: false,
         };
         let hash = world.core(primary).gpid().partition_index as u64 + 1;
-        let mends: [(ErrorCode, &dyn Fn(&mut Write)); 8] = [
+        let mends: [(ErrorCode, Mend<'_>); 8] = [
             (ErrorCode::InvalidState, &|write| write.table.deny_writes = Deny::Nothing),
             (ErrorCode::InvalidData, &|write| write.bytes = 10),
             (ErrorCode::Splitting, &|write| write.table.partition_version = 7),
