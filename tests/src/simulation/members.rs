@@ -272,12 +272,13 @@ pub fn is_member(servers: &Servers, server: usize) -> bool {
     is_one
 }
 
-/// Whether a server, of this number, leads a group that has no other member.
+/// Whether a server, of this number, leads a group that has no other member, or has asked for a change after which that
+/// may be so: what it has is all there is then.
 pub fn leads_alone(sim: &Sim, servers: &Servers, server: usize) -> bool {
     let (node, mut alone) = (servers.replicas[server], false);
     servers.watches[server].for_each(|_, placed| {
         let core = |host: &ReplicaHost| match host.core().role() {
-            Role::Primary(lead) => lead.members() == 1,
+            Role::Primary(lead) => lead.members() == 1 || lead.members() == 2 && lead.is_changing(),
             _ => false,
         };
         alone |= sim.peek(node, placed.host, core).unwrap_or_default();
