@@ -171,6 +171,37 @@ fn a_member_that_may_have_lost_something_learns_before_it_counts() {
     assert_eq!(is_member, !world.core(one).is_uncertain(), "by learning");
 }
 
+/// The same, and it is invited before it hears of its group: by a former primary, or by a copy of an old invitation.
+#[test]
+fn an_invitation_alone_makes_no_lost_tail_certain() {
+    let (mut world, primary, [one, other]) = whole(0);
+    let before = world.servers[one].disk.restart(Crash::Kill);
+    for _ in 0..3 {
+        world.write_to(primary);
+    }
+    world.settle();
+    let acked = world.core(primary).committed();
+    world.kill(one);
+    world.servers[one].disk = before;
+    world.restart(one);
+    world.servers[one].core.uncertain = true;
+    assert!(world.core(one).prepared() < acked, "it has lost what it acknowledged");
+    world.turn(one, |core, log, _, _| {
+        core.begin_learning(node(other), core.ballot(), 1, log).expect("a learner")
+    });
+    world.decree_group(Some(primary), &[one, other]);
+    world.lead(primary);
+    world.write_to(primary);
+    world.pass(primary, one);
+    assert!(world.core(one).is_uncertain(), "it lacks what was acknowledged");
+    assert!(!matches!(world.core(one).role(), Role::Secondary(_)), "no member");
+    world.pass(one, primary);
+    let leaves =
+        |(asker, change): &(usize, Change)| *asker == primary && change.node == Some(node(one));
+    assert!(world.asked.iter().any(leaves), "the primary wants it out: {:?}", world.asked);
+    world.must_agree();
+}
+
 /// Power failed where logs are not synced, or the newest record of its log was damaged: a primary is started again and
 /// is made primary anew, for nobody knows yet that it has lost what the others know to be decided.
 #[test]

@@ -81,8 +81,12 @@ impl Replica {
             Role::Learner(_) if same_ballot => Err(Verdict::Refused),
             // A primary has whatever is decided, or it has lost something since.
             _ if !same_ballot && prepare.takeover < self.known_decided() => Err(Verdict::Ahead),
-            // What it acknowledged before may be gone: it has to learn first.
+            // What it acknowledged before may be gone: it has to learn first, all that is there. That it was invited by
+            // somebody says nothing: a former primary may have sent that, or it may be a copy of an old invitation.
             Role::Inactive if self.uncertain => Err(Verdict::Refused),
+            Role::Learner(_) if self.uncertain && prepare.first > self.taken_so_far().next() => {
+                Err(Verdict::Refused)
+            }
             _ => Ok(true),
         }
     }

@@ -95,8 +95,10 @@ pub struct Recovery {
     floor: u64,
     /// Everything up to here is in the state machine or has been handed out.
     decided: Decree,
-    /// Everything up to here is decided, says the log, though something may be missing.
+    /// Everything up to here is decided, says the log, though something may be missing ...
     claimed: Decree,
+    /// ... under this ballot.
+    claimed_under: Ballot,
     /// The first place where something of the replica is missing, or may be.
     broken: Option<u64>,
     ballot: Ballot,
@@ -107,6 +109,9 @@ pub struct Recovery {
     run_bytes: usize,
     /// Missing decrees and where they were.
     lost: BTreeMap<Decree, u64>,
+    /// Those of the undecided mutations behind which something is missing, and where: a mark that voids them, or what
+    /// a later primary put in their place.
+    doubted: BTreeMap<Decree, u64>,
     newest_decided: Option<(Decree, u64)>,
     gap: Option<u64>,
     /// The log had the replica up to here, says this position.
@@ -130,6 +135,7 @@ impl Recovery {
             floor,
             decided: applied,
             claimed: applied,
+            claimed_under: Ballot::ZERO,
             broken: None,
             ballot,
             timestamp_us: 0,
@@ -137,6 +143,7 @@ impl Recovery {
             run: Vec::new(),
             run_bytes: 0,
             lost: BTreeMap::new(),
+            doubted: BTreeMap::new(),
             newest_decided: None,
             gap: None,
             known: (applied, 0),
@@ -169,9 +176,12 @@ impl Recovery {
             // What a former primary proposed beyond this stays: it may be decided, and is proposed again, unless the
             // log voids it.
             self.lost.remove(&key.decree);
+            self.doubted.remove(&key.decree);
             self.window.insert(key.decree, (record.position, mutation));
         }
-        self.claimed = self.claimed.max(decided);
+        if decided > self.claimed {
+            (self.claimed, self.claimed_under) = (decided, key.ballot);
+        }
         self.decide();
     }
 
@@ -180,6 +190,14 @@ impl Recovery {
             let next = self.decided.next();
             // Decided, and not there: a loss, or a learner that had it written but not synced. See `finish`.
             if self.lost.contains_key(&next) {
+                break;
+            }
+            let Some((_, mutation)) = self.window.get(&next) else { break };
+            // What is decided under the ballot that it has here is the same; under a later one it may be another.
+            if let Some(position) = self.doubted.remove(&next)
+                && mutation.ballot < self.claimed_under
+            {
+                self.lost.insert(next, position);
                 break;
             }
             let Some((_, mutation)) = self.window.remove(&next) else { break };
@@ -206,6 +224,7 @@ impl Recovery {
         }
         self.window.split_off(&from);
         self.lost.split_off(&from);
+        self.doubted.split_off(&from);
         self.gap = None;
         self.claimed = self.claimed.min(from.prev());
         if from == self.decided.next() {
@@ -230,6 +249,9 @@ impl Recovery {
         }
         let position = range.start.max(self.floor);
         self.gap.get_or_insert(position);
+        for decree in self.window.keys() {
+            self.doubted.entry(*decree).or_insert(position);
+        }
         self.broken = Some(self.broken.map_or(position, |first| first.min(position)));
     }
 
@@ -317,6 +339,7 @@ impl Recovery {
         self.untrusted.get_or_insert(why);
         self.window.clear();
         self.lost.clear();
+        self.doubted.clear();
     }
 }
 
@@ -447,6 +470,31 @@ mod tests {
         let mut torn = fed(0, &[(1, 1, 0)]);
         torn.gap(150..200);
         assert!(torn.finish(Some(150..u64::MAX)).unwrap().damaged);
+    }
+
+    /// A primary proposes 2 and 3, and is killed; another one proposes others, of which this log has lost the first, and
+    /// the mark that voids those.
+    #[test]
+    fn what_stands_before_a_gap_is_not_what_a_later_primary_decided() {
+        let mut log = fed(0, &[(1, 1, 0), (1, 2, 1), (1, 3, 1)]);
+        log.gap(350..380);
+        let mut same = log.clone();
+        same.record(&record(1, 4, 2));
+        assert_eq!(decrees(&same.take_run()), [1, 2], "the same primary goes on");
+        assert_eq!(decrees(&same.finish(None).unwrap().undecided), [3, 4]);
+        log.record(&record(2, 3, 2));
+        assert_eq!(decrees(&log.take_run()), [1], "whose 2 was decided is not known");
+        assert_eq!(log.clone().finish(None), Err(Untrusted::Hole(Decree(2))));
+        let torn = log.clone().finish(Some(340..u64::MAX)).unwrap();
+        assert_eq!(decrees(&torn.undecided), [2, 3], "it was not durable that 2 is void");
+        assert!(torn.damaged);
+        let mut void = log.clone();
+        void.truncate(Decree(2));
+        void.record(&record(3, 2, 1));
+        void.record(&record(3, 3, 2));
+        assert_eq!(decrees(&void.take_run()), [2], "told anew");
+        log.record(&record(3, 2, 2));
+        assert_eq!(decrees(&log.take_run()), [2], "told anew");
     }
 
     #[test]
