@@ -256,34 +256,41 @@ pub fn followed(sim: &Sim, servers: &Servers, index: i32) -> usize {
     let Some(highest) = all.iter().filter(leads).map(|(ballot, ..)| *ballot).max() else {
         return 0;
     };
-    let is_member =
-        |status| matches!(status, PartitionStatus::Primary | PartitionStatus::Secondary);
-    all.iter().filter(|(ballot, status, _)| *ballot == highest && is_member(*status)).count()
+    all.iter().filter(|(ballot, status, _)| *ballot == highest && is_of_member(*status)).count()
+}
+
+/// Whether it is that of a member.
+fn is_of_member(status: PartitionStatus) -> bool {
+    matches!(status, PartitionStatus::Primary | PartitionStatus::Secondary)
 }
 
 /// Whether a server, of this number, is a member of the first partition of the first table.
 pub fn is_member(servers: &Servers, server: usize) -> bool {
     let mut is_one = false;
     servers.watches[server].for_each(|gpid, placed| {
-        let status = placed.gate.status();
-        is_one |= (gpid.app_id, gpid.partition_index) == (1, 0)
-            && matches!(status, PartitionStatus::Primary | PartitionStatus::Secondary);
+        is_one |=
+            (gpid.app_id, gpid.partition_index) == (1, 0) && is_of_member(placed.gate.status());
     });
     is_one
 }
 
-/// Whether a server, of this number, leads a group that has no other member, or has asked for a change after which that
-/// may be so: what it has is all there is then.
-pub fn leads_alone(sim: &Sim, servers: &Servers, server: usize) -> bool {
-    let (node, mut alone) = (servers.replicas[server], false);
-    servers.watches[server].for_each(|_, placed| {
+/// Whether what a server, of this number, has may be all there is of a group: it leads one that has no other member, or
+/// has asked for a change after which that may be so; or nobody else who runs is a member, for it may be about to lead.
+pub fn has_all_there_is(sim: &Sim, servers: &Servers, server: usize) -> bool {
+    let (node, mut alone, mut here) = (servers.replicas[server], false, Vec::new());
+    servers.watches[server].for_each(|gpid, placed| {
         let core = |host: &ReplicaHost| match host.core().role() {
             Role::Primary(lead) => lead.members() == 1 || lead.members() == 2 && lead.is_changing(),
             _ => false,
         };
         alone |= sim.peek(node, placed.host, core).unwrap_or_default();
+        here.extend((gpid.app_id == 1).then_some(gpid.partition_index));
     });
-    alone
+    let has_member_elsewhere = |index: i32| {
+        let elsewhere = replicas(sim, servers, index);
+        elsewhere.iter().any(|(_, status, other)| *other != node && is_of_member(*status))
+    };
+    alone || !here.into_iter().all(has_member_elsewhere)
 }
 
 /// The members of a partition of the first table, for people.

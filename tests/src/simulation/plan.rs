@@ -152,7 +152,7 @@ pub fn spares(sim: &Sim, servers: &Servers, fault: &Fault) -> bool {
     let Some(server) = server.filter(|_| in_memory && servers.replicas.len() > 1) else {
         return false;
     };
-    !sim.is_up(servers.replicas[server]) || members::leads_alone(sim, servers, server)
+    !sim.is_up(servers.replicas[server]) || members::has_all_there_is(sim, servers, server)
 }
 
 /// What may be drawn for a cluster of a shape.
