@@ -472,8 +472,8 @@ mod tests {
         assert!(torn.finish(Some(150..u64::MAX)).unwrap().damaged);
     }
 
-    /// A primary proposes 2 and 3, and is killed; another one proposes others, of which this log has lost the first, and
-    /// the mark that voids those.
+    /// A primary proposes 2 and 3, and is killed; another one proposes others, of which this log has lost the first,
+    /// and the mark that voids those.
     #[test]
     fn what_stands_before_a_gap_is_not_what_a_later_primary_decided() {
         let mut log = fed(0, &[(1, 1, 0), (1, 2, 1), (1, 3, 1)]);
