@@ -335,9 +335,9 @@ pub fn compare_images(sim: &Sim, servers: &Servers, damaged: bool) -> Result<u64
             let Ok(image) = read_file(&disk, Path::new(&path)) else { continue };
             let Some(decree) = image.get(DECREE_AT..DECREE_AT + 8) else { continue };
             // A bit that has flipped since and that nobody has read yet.
-            if damaged
-                && image[CRC_AT..DECREE_AT] != crc32c::crc32c(&image[DECREE_AT..]).to_be_bytes()
-            {
+            let is_whole = image.starts_with(MAGIC)
+                && image[CRC_AT..DECREE_AT] == crc32c::crc32c(&image[DECREE_AT..]).to_be_bytes();
+            if damaged && !is_whole {
                 continue;
             }
             let decree: [u8; 8] = decree.try_into().expect("eight bytes");
@@ -378,7 +378,9 @@ pub fn compare_places(sim: &Sim, servers: &Servers) -> Result<(), String> {
     Ok(())
 }
 
-/// Where an image of the in-memory engine has its decree: after magic and checksum.
+/// How an image of the in-memory engine begins.
+const MAGIC: &[u8] = b"PGSMEM\x00\x02";
+/// Where it has its decree: after magic and checksum.
 const DECREE_AT: usize = 12;
 /// Where it has the checksum of what follows that.
 const CRC_AT: usize = 8;
