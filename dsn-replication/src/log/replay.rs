@@ -101,8 +101,8 @@ enum Kind {
     Damaged(u64),
 }
 
-/// Bytes that are written again at a time.
-const WRITE_AGAIN: usize = 1 << 20;
+/// Bytes that are looked at, or written again, at a time.
+const READ_AT_ONCE: usize = 1 << 20;
 
 /// Suffix of a segment that was put aside, and remembered for as long as older ones are there.
 const DAMAGED: &str = ".damaged";
@@ -224,15 +224,9 @@ impl SharedLog {
             self.check(&state)?;
             for segment in state.sealed.iter().chain([&state.current]) {
                 let (file, path) = (segment.file.clone(), segment.path.clone());
-                let (head, len) = (segment.head, segment.len);
-                found.push(Segment {
-                    file,
-                    path,
-                    head,
-                    len,
-                    spans: Spans::default(),
-                    dirty: false,
-                });
+                let Segment { head, len, size, .. } = *segment;
+                let spans = Spans::default();
+                found.push(Segment { file, path, head, len, size, spans, dirty: false });
             }
         }
         let mut with_footers = Vec::new();
@@ -277,7 +271,7 @@ impl Opening<'_> {
             if was_damaged {
                 // Nothing older than the first segment left is of use to anybody.
                 if !found.is_empty() {
-                    self.gaps.push(self.base);
+                    self.gaps.push(self.gap_after(found.last())?);
                 }
                 self.next_index = index + 1;
                 continue;
@@ -285,6 +279,11 @@ impl Opening<'_> {
             let path = self.dir.join(file_name(index));
             match self.look(index, &path).map_err(|error| LogError::io(&path, error))? {
                 Kind::Segment(each) => {
+                    if let Some(before) = found.last_mut() {
+                        let path = before.segment.path.clone();
+                        ends_at(before, each.segment.head.base)
+                            .map_err(|error| LogError::io(path, error))?;
+                    }
                     self.base = self.base.max(each.segment.end());
                     self.next_index = index + 1;
                     found.push(*each);
@@ -298,13 +297,24 @@ impl Opening<'_> {
                     let aside = with_suffix(&path, DAMAGED);
                     let renamed = self.disk.rename(&path, &aside);
                     renamed.map_err(|error| LogError::io(&path, error))?;
-                    self.gaps.push(self.base);
+                    self.gaps.push(self.gap_after(found.last())?);
                     self.base += len;
                     self.next_index = index + 1;
                 }
             }
         }
         Ok(found)
+    }
+
+    /// Where that begins which is missing behind the last segment that is there.
+    fn gap_after(&self, last: Option<&Found>) -> Result<u64, LogError> {
+        match last {
+            Some(Found { segment, footer: None, .. }) => {
+                let end = good_end(segment).map_err(|error| LogError::io(&segment.path, error))?;
+                Ok(segment.head.base + end)
+            }
+            _ => Ok(self.base),
+        }
     }
 
     fn look(&self, index: u64, path: &Path) -> std::io::Result<Kind> {
@@ -319,7 +329,7 @@ impl Opening<'_> {
             return Ok(Kind::Unused);
         }
         let (path, spans) = (PathBuf::from(path), Spans::default());
-        let segment = Segment { file, path, head, len, spans, dirty: false };
+        let segment = Segment { file, path, head, len, size: len, spans, dirty: false };
         Ok(Kind::Segment(Box::new(with_footer(segment)?)))
     }
 
@@ -363,7 +373,7 @@ impl Opening<'_> {
                 self.next_index = segment.head.index;
                 continue;
             }
-            let written = write_again(segment, known);
+            let written = end_where_written(segment).and_then(|()| write_again(segment, known));
             let synced = written.and_then(|()| segment.file.sync(SyncMode::Data)).and_then(|()| {
                 let end = segment.end();
                 if is_last {
@@ -456,14 +466,22 @@ impl Opening<'_> {
 
     /// Cuts what follows the last good record of the log.
     fn cut(&mut self, segment: &mut Segment, good_end: u64) -> std::io::Result<()> {
-        self.torn = segment.len.saturating_sub(good_end);
-        if self.torn > 0 {
+        if segment.size == good_end {
+            return Ok(());
+        }
+        if zeros_from(&*segment.file, good_end)? {
+            if self.base == segment.end() {
+                // Nothing that is left has these positions.
+                self.base = segment.head.base + good_end;
+            }
+        } else {
+            self.torn = segment.size - good_end;
             let path = segment.path.display();
             tracing::warn!(%path, bytes = self.torn, "torn end of the mutation log cut off");
-            segment.file.truncate(good_end)?;
-            segment.file.sync(SyncMode::All)?;
-            segment.len = good_end;
         }
+        segment.file.truncate(good_end)?;
+        segment.file.sync(SyncMode::All)?;
+        (segment.len, segment.size) = (good_end, good_end);
         Ok(())
     }
 
@@ -493,18 +511,67 @@ impl Opening<'_> {
     }
 }
 
+/// The file was not cut to its length when it was full, or that was lost.
+fn end_where_written(segment: &mut Segment) -> std::io::Result<()> {
+    if segment.size > segment.len {
+        segment.file.truncate(segment.len)?;
+        segment.size = segment.len;
+    }
+    Ok(())
+}
+
 /// Writes again what is not known to be durable, from position `known` on. After a sync that failed, the page cache may
 /// hold it as clean although no disk has it, and a sync alone would report success.
 fn write_again(segment: &Segment, known: u64) -> std::io::Result<()> {
     let mut at = known.saturating_sub(segment.head.base);
     while at < segment.len {
-        let data = segment.file.read_at(at, WRITE_AGAIN.min((segment.len - at) as usize))?;
+        let data = segment.file.read_at(at, READ_AT_ONCE.min((segment.len - at) as usize))?;
         if data.is_empty() {
             break;
         }
         let len = data.len() as u64;
         segment.file.write_at(at, &[data])?;
         at += len;
+    }
+    Ok(())
+}
+
+/// Where the last good record of a segment ends, as an offset in the file.
+fn good_end(segment: &Segment) -> std::io::Result<u64> {
+    let mut scan = Scan::new(segment.file.clone(), &segment.head, segment.len);
+    let mut end = scan.offset();
+    while let Some(item) = scan.advance()? {
+        if matches!(item, Item::Record(..)) {
+            end = scan.offset();
+        }
+    }
+    Ok(end)
+}
+
+/// Whether nothing has been written to a file from offset `at` on.
+fn zeros_from(file: &dyn File, mut at: u64) -> std::io::Result<bool> {
+    loop {
+        let data = file.read_at(at, READ_AT_ONCE)?;
+        if data.is_empty() {
+            return Ok(true);
+        }
+        if data.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += data.len() as u64;
+    }
+}
+
+/// The next segment begins at position `next`: what is behind that in the file of this one has not been written to.
+fn ends_at(found: &mut Found, next: u64) -> std::io::Result<()> {
+    let segment = &mut found.segment;
+    let written = next.saturating_sub(segment.head.base).max(HEAD as u64);
+    if found.footer.is_none() && written < segment.len {
+        segment.len = written;
+        if let Some(footer) = read_footer(&*segment.file, &segment.head, written)? {
+            found.footer = Some(footer.header);
+            segment.spans = footer.spans;
+        }
     }
     Ok(())
 }

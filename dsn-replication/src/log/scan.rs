@@ -89,9 +89,10 @@ impl Scan {
         let mut at = from;
         while at < self.end {
             let view = self.view(at, CHUNK)?;
-            for (found, window) in view.windows(tag.len()).enumerate() {
+            for found in memchr::memchr_iter(tag[0], &view) {
                 let position = self.base + at + found as u64;
-                if window == tag && parse_header(&view[found..], self.seal, position).is_some() {
+                let rest = &view[found..];
+                if rest.starts_with(&tag) && parse_header(rest, self.seal, position).is_some() {
                     return Ok(at + found as u64);
                 }
             }

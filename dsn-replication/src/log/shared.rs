@@ -26,13 +26,23 @@ use std::sync::Arc;
 /// The next file is made when the current one is filled to one part in this many.
 const SPARE_AT: u64 = 2;
 
+/// Where each write is synced, a file in use grows by so much at a time, or by its full size where that is less: zeros
+/// are written in front of the records. If each write gave the file a new length, or were the first to its blocks, each
+/// sync would cost the file system a transaction of its own. Where acknowledgements rest on the page cache a file ends
+/// where its records do: what a power loss takes is mostly its end then, and not something in the middle of it.
+pub(super) const GROWTH: u64 = 128 << 10;
+static ZEROS: [u8; GROWTH as usize] = [0; GROWTH as usize];
+
 /// A segment file and what it has.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) file: Arc<dyn File>,
     pub(super) path: PathBuf,
     pub(super) head: Head,
+    /// Length of what has been written.
     pub(super) len: u64,
+    /// Length of the file.
+    pub(super) size: u64,
     pub(super) spans: Spans,
     /// Records of the file have been written after its last sync.
     pub(super) dirty: bool,
@@ -184,7 +194,11 @@ impl SharedLog {
             position += *len as u64;
         }
         let data = std::mem::take(&mut batch.data).freeze();
-        let outcome = write(current, &data);
+        let growth = match self.options.durability {
+            Durability::GroupSync => GROWTH.min(self.options.segment_bytes),
+            Durability::Os | Durability::IntervalSync => 0,
+        };
+        let outcome = write(current, &data, growth);
         current.dirty = true;
         if let Err(error) = outcome
             && !planted::has("append_error_ignored")
@@ -302,8 +316,15 @@ impl SharedLog {
     }
 }
 
-/// Appends to the current file.
-fn write(current: &Segment, data: &Bytes) -> io::Result<()> {
+/// Appends to the current file, which has a length that is a multiple of `growth` then.
+fn write(current: &mut Segment, data: &Bytes, growth: u64) -> io::Result<()> {
+    let end = current.len + data.len() as u64;
+    let size = current.size.max(if growth > 0 { end.next_multiple_of(growth) } else { end });
+    let grows = std::mem::replace(&mut current.size, size) < end;
+    if grows && size > end {
+        let zeros = Bytes::from_static(&ZEROS[..(size - end) as usize]);
+        return current.file.write_at(current.len, &[data.clone(), zeros]);
+    }
     if planted::has("ack_before_log") {
         let (file, at, data) = (current.file.clone(), current.len, data.clone());
         planted::later(move || drop(file.write_at(at, &[data])));
@@ -323,7 +344,7 @@ fn grant(runs: &mut Vec<Appended>, key: &RecordKey, position: u64) {
     }
 }
 
-/// Appends footer and trailer to a segment.
+/// Appends footer and trailer to a segment, where its file ends from now on.
 pub(super) fn seal(
     segment: &mut Segment,
     last: Option<Link>,
@@ -344,9 +365,13 @@ pub(super) fn seal(
     encode_trailer(position, segment.head.seal, &mut out);
     let data: Bytes = out.freeze();
     let len = data.len() as u64;
+    if segment.size > segment.len {
+        segment.file.truncate(segment.len)?;
+    }
     segment.file.write_at(segment.len, &[data])?;
     segment.dirty = true;
     segment.len += len;
+    segment.size = segment.len;
     Ok(())
 }
 
@@ -378,5 +403,5 @@ pub(super) fn create(
     };
     let file = make().map_err(|error| LogError::io(&path, error))?;
     let len = HEAD as u64;
-    Ok(Segment { file, path, head, len, spans: Spans::default(), dirty: false })
+    Ok(Segment { file, path, head, len, size: len, spans: Spans::default(), dirty: false })
 }

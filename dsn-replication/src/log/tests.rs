@@ -11,6 +11,7 @@ use dsn_rpc::gpid::Gpid;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+mod lengths;
 mod readers;
 mod syncs;
 

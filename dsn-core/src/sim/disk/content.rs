@@ -165,9 +165,18 @@ impl Content {
         self.sync();
     }
 
-    /// Changes one bit before the last `spare` bytes for good. `false` when there is none.
+    /// Where the zeros begin that some files end with; the end of a file that is nothing but zeros.
+    fn end_of_data(&self) -> u64 {
+        let of_page = |(n, pair): (usize, &Pair)| {
+            let last = pair.live.as_ref()?.iter().rposition(|byte| *byte != 0)?;
+            Some((n * PAGE + last + 1) as u64)
+        };
+        self.pages.iter().enumerate().rev().find_map(of_page).unwrap_or(self.len)
+    }
+
+    /// Changes one bit for good, before the last `spare` bytes of the data. `false` when there is none.
     pub(super) fn flip(&mut self, spare: u64, rng: &mut Rng) -> bool {
-        let len = self.len.min(self.durable_len).saturating_sub(spare);
+        let len = self.end_of_data().min(self.durable_len).saturating_sub(spare);
         if len == 0 {
             return false;
         }
@@ -295,5 +304,17 @@ mod tests {
         let ones: u32 = content.read(0, 5000).iter().map(|b| b.count_ones()).sum();
         assert_eq!(ones, 1);
         assert!(!Content::default().flip(0, &mut Rng::new(3)));
+    }
+
+    #[test]
+    fn a_bit_is_flipped_in_what_a_file_has_in_front_of_its_zeros() {
+        for seed in 0..50 {
+            let mut content = Content::default();
+            content.write(0, &[0xff; 700]);
+            content.write(700, &[0; 30_000]);
+            content.sync();
+            assert!(content.flip(0, &mut Rng::new(seed)), "seed {seed}");
+            assert!(content.read(0, 700).iter().any(|byte| *byte != 0xff), "seed {seed}");
+        }
     }
 }
