@@ -13,8 +13,8 @@
 //! ```
 //! A full segment ends with a footer record, which lists what it has of each partition, and a trailer:
 //! `"DSNLEND1", u64 position of the footer record, u32 0, u32 crc32c seeded with the nonce`. With them, opening a log
-//! costs a read per segment instead of reading all of it. Segments without are read through. A file in use is longer
-//! than what has been written to it; the rest is zeros.
+//! costs a read per segment instead of reading all of it. Segments without are read through. A file in use may be
+//! longer than what has been written to it (under group sync); the rest is zeros.
 
 use super::record::{RecordKey, RecordKind, Seal};
 use crate::ids::{Ballot, Decree};
