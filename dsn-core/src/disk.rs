@@ -123,7 +123,8 @@ pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Bytes> {
 /// Replaces a small file atomically and durably: temporary name, write, sync, rename, directory sync.
 ///
 /// # Errors
-/// The first failing step's error; the old content is then still in place.
+/// The first failing step's error. The old content is then still in place, except when that step was the sync of the
+/// directory: then the new content is found, and may be lost with the power until the directory is synced.
 pub fn write_file_durable(disk: &dyn Disk, path: &Path, content: Bytes) -> io::Result<()> {
     let tmp = with_suffix(path, ".tmp");
     if disk.exists(&tmp) {

@@ -90,7 +90,8 @@ fn seen(sim: &Sim, id: NodeId, notes: Addr<Notes>) -> Vec<&'static str> {
 
 /// A handler that takes [`SYNC`].
 fn dawdle(ctx: &mut Ctx<'_>) {
-    ctx.disk().sync_dir(Path::new("/")).unwrap();
+    let file = ctx.disk().open(Path::new("/slow"), OpenMode::ReadWrite).unwrap();
+    file.sync(SyncMode::Data).unwrap();
 }
 
 fn again(notes: &mut Notes, ctx: &mut Ctx<'_>, me: Addr<Notes>, code: Code) {

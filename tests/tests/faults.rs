@@ -242,9 +242,10 @@ fn a_full_disk_costs_nothing_and_heals() {
             SERVERS.into_iter().zip(0..).map(|(node, n)| (2_000 + n * 12_000, full(node, 11_000)));
         refused(&holds(&with(story(seed), faults)));
     }
-    // A learner's disk.
-    let learner = [(3_000, kill(SERVERS[1], 3_000)), (6_010, full(SERVERS[1], 4_000))];
-    refused(&holds(&with(story(30), learner)));
+    // A learner's disk: it is full when its server opens it, or just after.
+    let learner = |full_at| [(3_000, kill(SERVERS[1], 3_000)), (full_at, full(SERVERS[1], 4_000))];
+    refused(&holds(&with(story(30), learner(6_004))));
+    holds(&with(story(30), learner(6_010)));
 }
 
 /// Rows "torn and short writes, EIO on append" and "EIO on sync", bugs 10 and 15: the member leaves, the server stays.

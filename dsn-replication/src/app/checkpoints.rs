@@ -31,6 +31,8 @@ impl Checkpoints {
         crate::dirs::create_dir_durable(&**disk, dir)
             .map_err(|error| disk_error("making", dir, &error))?;
         adopt_received(disk, dir)?;
+        // A sync after a rename may have failed: names that are found are made durable before they are trusted.
+        disk.sync_dir(dir).map_err(|error| disk_error("syncing", dir, &error))?;
         let entries = disk.list(dir).map_err(|error| disk_error("listing", dir, &error))?;
         let decree_of = |name: &str| name.strip_prefix(PREFIX)?.parse::<i64>().ok();
         let newest = entries.iter().filter_map(|entry| decree_of(&entry.name)).max();

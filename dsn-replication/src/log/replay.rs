@@ -166,6 +166,8 @@ struct Opening<'a> {
     /// Others write to the log: its end is as good as any place in it.
     in_use: bool,
     torn: u64,
+    /// No record may be written before, or it would be taken for that of a former replica.
+    floor: u64,
     /// The next segment begins here, or later.
     base: u64,
     next_index: u64,
@@ -188,11 +190,10 @@ impl SharedLog {
         create_dir_durable(&**disk, dir).map_err(|error| LogError::io(dir, error))?;
         let chain = Chain::new(options.durability);
         let wanted = starts.iter().map(|start| (start.gpid, *start)).collect();
-        // Positions never go back, or records would be taken for those of a former replica.
-        let base = starts.iter().map(|start| start.floor).max().unwrap_or(0);
-        let (gaps, in_use) = (Vec::new(), false);
+        let floor = starts.iter().map(|start| start.floor).max().unwrap_or(0);
+        let (gaps, in_use, base) = (Vec::new(), false, floor);
         let mut opening =
-            Opening { disk, dir, wanted, chain, gaps, in_use, torn: 0, base, next_index: 1 };
+            Opening { disk, dir, wanted, chain, gaps, in_use, torn: 0, floor, base, next_index: 1 };
         let mut found = opening.find()?;
         opening.read_all(&mut found, sink)?;
         // Before sealing, which makes everything durable and says so.
@@ -243,6 +244,7 @@ impl SharedLog {
             gaps: self.past.gaps.clone(),
             in_use: true,
             torn: 0,
+            floor: 0,
             base: 0,
             next_index: 0,
         };
@@ -472,7 +474,7 @@ impl Opening<'_> {
         if zeros_from(&*segment.file, good_end)? {
             if self.base == segment.end() {
                 // Nothing that is left has these positions.
-                self.base = segment.head.base + good_end;
+                self.base = self.floor.max(segment.head.base + good_end);
             }
         } else {
             self.torn = segment.size - good_end;

@@ -12,7 +12,7 @@
 //! `<name>.<unix_us>.gar`. The mutation log of a data directory is `<data_dir>/replica/log/`;
 //! `<data_dir>/replica/.log-info` says under which run of the machine it is written.
 
-use crate::dirs::create_dir_durable;
+use crate::dirs::{create_dir_durable, sync_parent};
 use crate::ids::Ballot;
 use crate::wire::app_info_file;
 use crate::wire::config::AppInfo;
@@ -155,7 +155,7 @@ pub fn create_new(disk: &dyn Disk, dir: &Path, info: &AppInfo, init: &InitInfo) 
     }
     create(disk, &making, info, init)?;
     disk.rename(&making, dir)?;
-    disk.sync_dir(dir.parent().unwrap_or(Path::new("."))).inspect_err(|_| {
+    sync_parent(disk, dir).inspect_err(|_| {
         // It must not be found there before its name is sure to stay.
         let _ = disk.remove_dir_all(dir);
     })
@@ -205,7 +205,8 @@ pub fn raise_ballot(disk: &dyn Disk, dir: &Path, ballot: Ballot) -> io::Result<(
     let path = dir.join(INIT_INFO);
     let init = InitInfo::decode(&read_file(disk, &path)?)?;
     if ballot.0 <= init.init_ballot {
-        return Ok(());
+        // An earlier attempt may have failed at this.
+        return disk.sync_dir(dir);
     }
     let (decree, offset) = (init.init_durable_decree, init.init_offset_in_private_log);
     write_init(disk, &path, &InitInfo::new(ballot.0, decree, offset))
@@ -226,7 +227,7 @@ pub fn put_aside(disk: &dyn Disk, dir: &Path, now_us: u64, suffix: &str) -> io::
     name.push(format!(".{now_us}.{suffix}"));
     let aside = PathBuf::from(name);
     disk.rename(dir, &aside)?;
-    disk.sync_dir(dir.parent().unwrap_or(Path::new(".")))?;
+    sync_parent(disk, dir)?;
     Ok(aside)
 }
 

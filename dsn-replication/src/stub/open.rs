@@ -6,6 +6,7 @@
 //! aside: it may be the only copy.
 
 use super::layout;
+use crate::dirs::{create_root_durable, sync_parent};
 use crate::ids::{Ballot, Decree};
 use crate::log::{
     LogBatch, LogError, LogOptions, Record, ReplaySink, ReplicaStart, SharedLog, SyncScope, Tails,
@@ -201,15 +202,16 @@ pub fn open_dir(
 ) -> Result<OpenedDir, String> {
     let disk = job.disk();
     let now_us = job.wall().unix_micros();
-    let base = layout::replicas_dir(data_dir);
-    crate::dirs::create_dir_durable(&**disk, &base)
-        .map_err(|error| format!("{}: {error}", base.display()))?;
-    let log_dir = layout::log_dir(data_dir);
-    crate::dirs::create_dir_durable(&**disk, &log_dir)
-        .map_err(|error| format!("{}: {error}", log_dir.display()))?;
+    let (base, log_dir) = (layout::replicas_dir(data_dir), layout::log_dir(data_dir));
+    for dir in [&base, &log_dir] {
+        // What is found in it is durable before it is trusted.
+        create_root_durable(&**disk, dir)
+            .and_then(|()| disk.sync_dir(dir))
+            .map_err(|error| format!("{}: {error}", dir.display()))?;
+    }
     let codes = Arc::new(CodeTable::new(factory.codes()));
     let (mut problems, mut put_aside) = (Vec::new(), Vec::new());
-    let mut feeds = BTreeMap::new();
+    let (mut feeds, mut starts) = (BTreeMap::new(), Vec::new());
     let entries = disk.list(&base).map_err(|error| format!("{}: {error}", base.display()))?;
     let tails = open_tails(disk, data_dir, options, factory.app_type(), &entries)
         .map_err(|error| format!("{}: {error}", layout::log_info(data_dir).display()))?;
@@ -228,11 +230,16 @@ pub fn open_dir(
         }
         let Some(gpid) = layout::parse_name(&entry.name, factory.app_type()) else { continue };
         match open_one(job, factory, gpid, &dir, &codes) {
-            Ok(feed) => drop(feeds.insert(gpid, feed)),
-            Err(problem) => problems.push((gpid, dir, problem)),
+            Ok(feed) => {
+                starts.push(start_of(&feed));
+                feeds.insert(gpid, feed);
+            }
+            Err(problem) => {
+                starts.extend(start_of_unopened(job, gpid, &dir));
+                problems.push((gpid, dir, problem));
+            }
         }
     }
-    let starts: Vec<ReplicaStart> = feeds.values().map(start_of).collect();
     let mut sink = Feeds { job, feeds };
     let seed = mix64(now_us) ^ job.node().seed();
     let opened = SharedLog::open(disk, &log_dir, options, (seed, now_us), &starts, &mut sink)
@@ -309,9 +316,17 @@ pub fn reopen(
     dir: &Path,
 ) -> Result<Opened, Problem> {
     let refused = |error: LogError| Problem::Unreachable(error.to_string());
+    // What the disk refused may have been the sync after it was put in place.
+    sync_parent(&**job.disk(), dir)?;
     let codes = Arc::new(CodeTable::new(factory.codes()));
     let feed = open_one(job, factory, gpid, dir, &codes)?;
     let start = start_of(&feed);
+    if start.floor > log.end() {
+        close(job, &*feed.machine);
+        let reason = "the end of the log is lost, and nobody knew where this replica begins when \
+            a new one was begun: it can be opened when the server is started anew";
+        return Err(Problem::Unreachable(reason.to_owned()));
+    }
     let mut sink = Feeds { job, feeds: BTreeMap::from([(gpid, feed)]) };
     let replayed = log.replay(start, &mut sink).map_err(refused);
     let Some(mut feed) = sink.feeds.remove(&gpid) else {
@@ -339,6 +354,14 @@ fn mend(log: &SharedLog, mut batch: LogBatch) -> Result<(), LogError> {
     // Nobody waits for these.
     let _ = log.append(&mut batch)?;
     log.sync_now(SyncScope::All)
+}
+
+/// Of a replica that may be opened later: the log must not end before it begins.
+fn start_of_unopened(job: &BlockingCtx<'_>, gpid: Gpid, dir: &Path) -> Option<ReplicaStart> {
+    let (_, init) = layout::load(&**job.disk(), dir).ok()?;
+    let (applied, ballot) = (Decree::ZERO, Ballot(init.init_ballot));
+    let floor = init.init_offset_in_private_log;
+    Some(ReplicaStart { gpid, applied, durable: applied, floor, ballot })
 }
 
 fn start_of(feed: &Feed) -> ReplicaStart {
@@ -462,7 +485,7 @@ pub fn open_learned(
     let now_us = job.wall().unix_micros();
     let old = layout::put_aside(&**disk, dir, now_us, "gar").map_err(text)?;
     disk.rename(&from, dir).map_err(text)?;
-    disk.sync_dir(dir.parent().unwrap_or(Path::new("."))).map_err(text)?;
+    sync_parent(&**disk, dir).map_err(text)?;
     log.register(gpid, decree, floor, ballot);
     let args = OpenArgs { dir, gpid, info };
     let machine = open_machine(job, factory, &args).map_err(|error| error.to_string())?;

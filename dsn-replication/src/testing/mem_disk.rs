@@ -45,7 +45,7 @@ struct State {
 /// How the machine went down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// The process ended; what it wrote is there.
+    /// The process ended; what it wrote is there, until the power fails.
     Kill,
     /// The power failed; the seed decides which unsynced pages survive.
     PowerLoss(u64),
@@ -110,21 +110,17 @@ impl MemDisk {
     pub fn restart(&self, crash: Crash) -> Self {
         let old = self.state.lock();
         let mut inodes = old.inodes.clone();
-        let names = match crash {
-            Crash::Kill => {
-                for inode in &mut inodes {
-                    inode.durable = inode.live.clone();
-                }
-                old.live.clone()
-            }
+        let (live, durable) = match crash {
+            Crash::Kill => (old.live.clone(), old.durable.clone()),
             Crash::PowerLoss(seed) => {
                 let mut rng = Rng::new(seed);
                 inodes.iter_mut().for_each(|inode| lose_power(inode, &mut rng));
-                survivors(&old, &mut rng)
+                let names = survivors(&old, &mut rng);
+                (names.clone(), names)
             }
         };
         let boot = old.boot + u64::from(crash != Crash::Kill);
-        let state = State { inodes, live: names.clone(), durable: names, boot, ..State::default() };
+        let state = State { inodes, live, durable, boot, ..State::default() };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 }

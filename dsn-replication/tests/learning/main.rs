@@ -3,6 +3,7 @@
 #[path = "../../examples/log_store/log_store.rs"]
 mod log_store;
 mod pins;
+mod unsynced;
 
 use bytes::Bytes;
 use dsn_core::disk::Disk;
@@ -234,7 +235,7 @@ fn whole_without(broken: usize, world: &mut World) {
 
 #[test]
 fn a_member_whose_disk_is_broken_is_replaced() {
-    let mut world = World::new(2, 2, "");
+    let mut world = World::new(5, 2, "");
     world.append(1);
     let broken = world.secondary();
     whole_without(broken, &mut world);

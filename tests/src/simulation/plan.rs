@@ -18,6 +18,12 @@ const FAULT_ROUNDS_MAX: u64 = 20;
 /// Mean pause of a session of a group between two calls, at least, in ms.
 const GROUP_THINK_MS: u64 = 40;
 
+/// With these, 512 bytes travel at a time and each time takes 200 times as long as usual; no member can answer within
+/// the shortest [`PREPARE_TIMEOUT`], and a group would lose each as soon as it has it.
+const SLOWEST_NET: [(&str, u64); 3] =
+    [("net.latency_percent", 20_000), ("net.window", 512), (PREPARE_TIMEOUT, 2_000)];
+const PREPARE_TIMEOUT: &str = "replication.prepare_timeout_ms";
+
 /// Files of the mutation log.
 const LOG: &str = "/replica/log/";
 /// Files of replicas.
@@ -71,6 +77,9 @@ pub fn draw_group(seed: u64) -> Scenario {
     // Eight sessions: more haste makes histories that the judge cannot decide in reasonable time.
     let think = scenario.knobs.entry("workload.think_ms".to_owned()).or_insert(GROUP_THINK_MS);
     *think = GROUP_THINK_MS.max(*think);
+    if SLOWEST_NET.iter().all(|(knob, value)| scenario.knobs.get(*knob) == Some(value)) {
+        scenario.knobs.remove(PREPARE_TIMEOUT);
+    }
     for round in 1..FAULT_ROUNDS_MAX {
         if scenario.faults.len() >= GROUP_FAULTS_MIN {
             break;
@@ -187,4 +196,20 @@ pub fn damages(scenario: &Scenario) -> bool {
 /// Whether wall clocks jump.
 pub fn steps_clocks(scenario: &Scenario) -> bool {
     scenario.faults.iter().any(|timed| matches!(timed.fault, Fault::WallStep { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seeds 332487 and 335766 asked for what no group can do.
+    #[test]
+    fn no_group_is_to_live_with_a_network_that_its_timeouts_do_not_allow() {
+        for seed in [332_487, 335_766] {
+            let drawn = draw_group(seed).knobs;
+            let slow = |(knob, value): &(&str, u64)| drawn.get(*knob) == Some(value);
+            assert!(SLOWEST_NET[..2].iter().all(slow), "{seed} is about something else: {drawn:?}");
+            assert_eq!(drawn.get(PREPARE_TIMEOUT), None, "seed {seed}");
+        }
+    }
 }

@@ -20,7 +20,8 @@ pub enum DiskOp {
     Sync,
 }
 
-/// A lasting fault of a disk.
+/// A lasting fault of a disk. The path of a directory that is synced ends in `/.`, so that it can be told from what is
+/// below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskFault {
     /// One operation in `one_in` fails with an input/output error, on files whose path contains `path`.

@@ -72,7 +72,7 @@ impl File for SimFile {
     fn sync(&self, _mode: SyncMode) -> io::Result<()> {
         let mut image = self.disk.image()?;
         let dirty = image.names.file(self.ino)?.dirty_bytes();
-        self.disk.charge_sync(&mut image, &self.path, dirty);
+        self.disk.charge_sync(&mut image, &self.path, Pace::Sync, dirty);
         let outcome = image.faults.fails(DiskOp::Sync, &self.path);
         let lies = image.faults.lies(&self.path);
         image.names.change(self.ino, |content| match outcome {
@@ -241,13 +241,18 @@ impl Disk for SimDisk {
         let mut image = self.image()?;
         let parts = parts(path);
         let full = whole(&parts);
-        self.charge_sync(&mut image, &full, 0);
-        let ino = image.names.resolve(&parts)?;
-        image.faults.fails(DiskOp::Sync, &full)?;
-        if !image.faults.lies(&full) {
-            image.names.sync_dir(ino);
+        let itself = format!("{}/.", full.trim_end_matches('/'));
+        let found = image.names.resolve(&parts);
+        let changed = found.as_ref().is_ok_and(|ino| image.names.has_pending(*ino));
+        self.charge_sync(&mut image, &itself, if changed { Pace::Sync } else { Pace::Flush }, 0);
+        let ino = found?;
+        image.faults.fails(DiskOp::Sync, &itself)?;
+        if changed {
+            if !image.faults.lies(&itself) {
+                image.names.sync_dir(ino);
+            }
+            self.step(&mut image, StepKind::SyncDir, &full);
         }
-        self.step(&mut image, StepKind::SyncDir, &full);
         Ok(())
     }
 

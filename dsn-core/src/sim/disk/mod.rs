@@ -180,6 +180,12 @@ impl SimDisk {
         self.shared.image.lock().names.write_back();
     }
 
+    /// No name that is not durable is going to be, as in the worst of all power losses. Follow with
+    /// [`Self::power_loss`].
+    pub fn lose_names(&self) {
+        self.shared.image.lock().names.lose_pending();
+    }
+
     /// Lets the disk go dead right after the `steps`th change from now on; 0 means now. A write that is the last
     /// change may be cut short. Follow with [`Self::restart`] or [`Self::power_loss`].
     pub fn crash_after(&self, steps: u64) {
@@ -326,22 +332,23 @@ impl SimDisk {
     /// Charges time for an operation on a path that moves `bytes`.
     fn charge(&self, image: &mut Image, path: &str, pace: Pace, bytes: u64) {
         let Image { options, pace: rng, faults, .. } = image;
-        let dist = match pace {
-            Pace::Read => &options.read,
-            Pace::Write => &options.write,
-            Pace::Sync => &options.sync,
-            Pace::Meta => &options.meta,
+        let drawn = match pace {
+            Pace::Read => options.read.draw(rng),
+            Pace::Write => options.write.draw(rng),
+            Pace::Sync => options.sync.draw(rng),
+            Pace::Flush => options.sync.draw(rng) / FLUSH_SHARE,
+            Pace::Meta => options.meta.draw(rng),
         };
-        let mut cost = dist.draw(rng) + bytes * options.ns_per_kib / 1024;
+        let mut cost = drawn + bytes * options.ns_per_kib / 1024;
         if !faults.is_empty() {
             cost = faults.slowed(cost, path, self.shared.time.load(Ordering::Relaxed));
         }
         self.shared.spent.fetch_add(cost, Ordering::Relaxed);
     }
 
-    /// Charges time for a sync of `bytes` bytes.
-    fn charge_sync(&self, image: &mut Image, path: &str, bytes: u64) {
-        self.charge(image, path, Pace::Sync, bytes);
+    /// Charges time for a sync of `bytes` bytes, which may find nothing to write.
+    fn charge_sync(&self, image: &mut Image, path: &str, pace: Pace, bytes: u64) {
+        self.charge(image, path, pace, bytes);
         let spent = self.shared.spent.load(Ordering::Relaxed);
         let hung = image.faults.hangs(path, self.shared.time.load(Ordering::Relaxed) + spent);
         self.shared.spent.fetch_add(hung, Ordering::Relaxed);
@@ -359,12 +366,17 @@ impl SimDisk {
     }
 }
 
+/// So many times as fast as a sync that writes something is one that finds nothing to write.
+const FLUSH_SHARE: u64 = 4;
+
 /// Whose time an operation takes.
 #[derive(Clone, Copy, Debug)]
 enum Pace {
     Read,
     Write,
     Sync,
+    /// A sync of a directory that has not changed: the device is told to write what it holds, and nothing else.
+    Flush,
     Meta,
 }
 

@@ -224,6 +224,11 @@ impl Names {
         }
     }
 
+    /// Whether names of a directory are not durable.
+    pub(super) fn has_pending(&self, dir: Ino) -> bool {
+        self.pending.iter().any(|change| change.dirs().any(|changed| changed == dir))
+    }
+
     /// Makes the names of a directory durable, and with them what they depend on.
     pub(super) fn sync_dir(&mut self, dir: Ino) {
         let mut dirs = BTreeSet::from([dir]);
@@ -286,6 +291,11 @@ impl Names {
         self.sweep_at = 0;
         self.sweep();
         self.recount();
+    }
+
+    /// What is not durable is not going to be.
+    pub(super) fn lose_pending(&mut self) {
+        self.pending.clear();
     }
 
     /// Everything becomes durable.

@@ -78,6 +78,25 @@ fn positions_go_on_where_records_ended_and_never_back() {
     }
 }
 
+/// A power loss leaves the length of a file and none of its records; a replica was made at its end.
+#[test]
+fn no_record_is_taken_for_one_of_a_former_replica_after_a_power_loss() {
+    for durability in [Durability::Os, Durability::GroupSync] {
+        let disk = MemDisk::new();
+        let (opened, _) = open_with(&disk, &options(durability), &[start(0)]).unwrap();
+        let _ = append(&opened.log, &[(0, 1), (0, 2)]).unwrap();
+        let made_there = ReplicaStart { floor: opened.log.end(), ..start(1) };
+        drop(opened);
+        let path = Path::new(DIR).join(segment::file_name(1));
+        disk.corrupt(&path, |bytes| bytes[segment::HEAD..].fill(0));
+        let (opened, _) = open_with(&disk, &options(durability), &[made_there]).unwrap();
+        let _ = append(&opened.log, &[(1, 1)]).unwrap();
+        drop(opened);
+        let (_, told) = open_with(&disk, &options(durability), &[made_there]).unwrap();
+        assert_eq!(told, [Told::Record(1, 1)], "{durability:?}");
+    }
+}
+
 /// The server ends while a full file is exchanged for the next.
 #[test]
 fn a_kill_while_files_are_changed_tears_nothing() {

@@ -10,7 +10,6 @@
 //! frame is synced. A bad frame at the end of the last log is a commit that was never acknowledged, and is
 //! dropped; everything else that does not read is reported and nothing is served.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +19,7 @@ use dsn_core::planted;
 
 use super::log::{self, Image};
 use super::{Epoch, MetaStore, StoreError, Stored, Transaction, check_limits};
+use crate::dirs::create_root_durable;
 
 /// A log below this size is never rewritten, in bytes.
 pub const LOG_MIN_ROLL: u64 = 16 << 20;
@@ -69,21 +69,6 @@ impl LocalStore {
     pub(super) fn rolling_at(mut self, bytes: u64) -> Self {
         self.min_roll = bytes;
         self
-    }
-
-    /// Makes the directory, and its name durable in every directory above: an earlier process may have made some of
-    /// them and died before it could.
-    fn make_dir(&self) -> Result<(), StoreError> {
-        self.disk.create_dir_all(&self.dir).map_err(|error| failed("create", &self.dir, &error))?;
-        for above in self.dir.ancestors().skip(1) {
-            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-            match self.disk.sync_dir(above) {
-                // Nothing in there was made by a process that may not even read it.
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
-                outcome => outcome.map_err(|error| failed("sync", above, &error))?,
-            }
-        }
-        Ok(())
     }
 
     fn path(&self, kind: &str, generation: u64) -> PathBuf {
@@ -292,7 +277,8 @@ fn not_open() -> StoreError {
 impl MetaStore for LocalStore {
     fn acquire(&mut self) -> Result<Epoch, StoreError> {
         self.open = None;
-        self.make_dir()?;
+        create_root_durable(&*self.disk, &self.dir)
+            .map_err(|error| failed("create", &self.dir, &error))?;
         let generation = self.load()?;
         self.image.epoch = Epoch(self.image.epoch.0 + 1);
         self.begin(generation + 1)?;
