@@ -171,9 +171,9 @@ fn a_member_that_may_have_lost_something_learns_before_it_counts() {
     assert_eq!(is_member, !world.core(one).is_uncertain(), "by learning");
 }
 
-/// The same, and it is invited before it hears of its group: by a former primary, or by a copy of an old invitation.
-#[test]
-fn an_invitation_alone_makes_no_lost_tail_certain() {
+/// The same, and it is invited before it hears of its group: by a former primary, or by a copy of an old invitation. The
+/// world, the primary, that member and the other one.
+fn invited_without_what_it_acknowledged() -> (World, usize, usize, usize) {
     let (mut world, primary, [one, other]) = whole(0);
     let before = world.servers[one].disk.restart(Crash::Kill);
     for _ in 0..3 {
@@ -189,6 +189,34 @@ fn an_invitation_alone_makes_no_lost_tail_certain() {
     world.turn(one, |core, log, _, _| {
         core.begin_learning(node(other), core.ballot(), 1, log).expect("a learner")
     });
+    (world, primary, one, other)
+}
+
+/// The primary has heard how little the member has, and decides nothing at present: what it says carries nothing.
+#[test]
+fn a_group_check_makes_no_lost_tail_certain() {
+    let (mut world, primary, one, _) = invited_without_what_it_acknowledged();
+    let decided = world.core(primary).committed();
+    let ballot = Ballot(world.core(primary).ballot().0 + 1);
+    let check = |first: Decree| {
+        let (takeover, committed, bodies) = (decided, decided, Vec::new());
+        Prepare { gpid: GPID, ballot, attempt: 0, seq: 1, takeover, committed, first, bodies }
+    };
+    // Of one that was made anew, in the place of one that is gone, nothing is uncertain.
+    for uncertain in [true, false] {
+        world.servers[one].core.uncertain = uncertain;
+        for first in [Decree(1), decided.next()] {
+            let check = check(first);
+            world.turn(one, |core, log, out, _| core.on_prepare(node(primary), &check, log, out));
+            assert_eq!(world.core(one).is_uncertain(), uncertain, "it lacks what was acknowledged");
+            assert!(!matches!(world.core(one).role(), Role::Secondary(_)), "no member: {first}");
+        }
+    }
+}
+
+#[test]
+fn an_invitation_alone_makes_no_lost_tail_certain() {
+    let (mut world, primary, one, other) = invited_without_what_it_acknowledged();
     world.decree_group(Some(primary), &[one, other]);
     world.lead(primary);
     world.write_to(primary);

@@ -82,13 +82,19 @@ impl Replica {
             // A primary has whatever is decided, or it has lost something since.
             _ if !same_ballot && prepare.takeover < self.known_decided() => Err(Verdict::Ahead),
             // What it acknowledged before may be gone: it has to learn first, all that is there. That it was invited by
-            // somebody says nothing: a former primary may have sent that, or it may be a copy of an old invitation.
+            // somebody says nothing: a former primary may have sent that, or it may be a copy of an old invitation. The
+            // same holds for one that was made anew for such an invitation, in the place of a member that is gone.
             Role::Inactive if self.uncertain => Err(Verdict::Refused),
-            Role::Learner(_) if self.uncertain && prepare.first > self.taken_so_far().next() => {
-                Err(Verdict::Refused)
-            }
+            Role::Learner(_) if !self.is_completed_by(prepare) => Err(Verdict::Refused),
             _ => Ok(true),
         }
+    }
+
+    /// Whether this replica has all that is decided once it has taken `prepare`.
+    fn is_completed_by(&self, prepare: &Prepare) -> bool {
+        let taken = self.taken_so_far();
+        let last = Decree(prepare.first.prev().0 + prepare.bodies.len() as i64);
+        prepare.first <= taken.next() && taken.max(last) >= prepare.committed
     }
 
     /// Everything up to here is decided, whether it has arrived or not.
