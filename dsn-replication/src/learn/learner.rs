@@ -7,6 +7,7 @@
 use super::rate::SharedRate;
 use super::source::{checksum, decree_of};
 use crate::codes::{RPC_LEARN, RPC_NFS_COPY};
+use crate::dirs::sync_parent;
 use crate::group_link::{options_for, wire};
 use crate::ids::{Ballot, Decree};
 use crate::replica::{Node, Position};
@@ -433,5 +434,6 @@ fn verify(disk: &dyn Disk, home: &Path, files: &[Wanted]) -> io::Result<()> {
         }
         file.sync(SyncMode::All)?;
     }
-    disk.sync_dir(home)
+    disk.sync_dir(home)?;
+    sync_parent(disk, home)
 }

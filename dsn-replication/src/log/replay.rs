@@ -20,7 +20,7 @@ use super::segment::{
     parse_file_name,
 };
 use super::shared::{Needs, Past, Segment, SharedLog, create, seal};
-use super::{LogError, LogOptions};
+use super::{LogBatch, LogError, LogOptions, SyncScope};
 use crate::dirs::create_dir_durable;
 use crate::ids::{Ballot, Decree};
 use dsn_core::disk::{Disk, File, OpenMode, SyncMode, with_suffix};
@@ -61,6 +61,12 @@ pub trait ReplaySink {
     fn gap(&mut self, range: Range<u64>);
     /// Up to here, nothing of the replica was written beyond decree `max`; `position` is where that is written.
     fn summary(&mut self, gpid: Gpid, max: Decree, position: u64);
+    /// A log that is opened has been read to its end; `tail` is [`Opened::tail`]. What is returned stands in it before
+    /// anything else, all of it or, after a failure, nothing.
+    fn ended(&mut self, tail: Option<Range<u64>>) -> LogBatch {
+        let _ = tail;
+        LogBatch::new()
+    }
 }
 
 /// A log ready for use.
@@ -196,16 +202,27 @@ impl SharedLog {
             Opening { disk, dir, wanted, chain, gaps, in_use, torn: 0, floor, base, next_index: 1 };
         let mut found = opening.find()?;
         opening.read_all(&mut found, sink)?;
-        // Before sealing, which makes everything durable and says so.
         let group_sync = opening.chain.durability == Durability::GroupSync;
         let synced = opening.chain.synced;
-        let sealed = opening.seal_all(found)?;
+        let tail = group_sync.then_some(synced..opening.base);
+        let mut mend = sink.ended(tail);
+        let sealed = opening.seal_all(found, mend.is_empty())?;
         let Opening { chain, gaps, torn, base, next_index, .. } = opening;
         let tail = group_sync.then_some(synced..base);
-        let current = create(&**disk, dir, options, mix64(seed), next_index, base, now_us)?;
+        // A file that is not put to use yet is void if anything fails.
+        let written_base = if mend.is_empty() { base } else { UNUSED };
+        let mut current =
+            create(&**disk, dir, options, mix64(seed), next_index, written_base, now_us)?;
+        current.head.base = base;
         let (disk, dir, options) = (disk.clone(), dir.to_owned(), options.clone());
         let past = Past { tail: tail.clone(), gaps };
         let log = Self::new(disk, dir, options, seed, sealed, current, chain.last, past);
+        if !mend.is_empty() {
+            // Nobody waits for these.
+            let _ = log.append(&mut mend)?;
+            log.sync_now(SyncScope::All)?;
+            log.put_to_use()?;
+        }
         for start in starts {
             let ReplicaStart { durable, floor, ballot, .. } = *start;
             let needs = Needs { durable, floor, ballot, reader: None };
@@ -363,8 +380,13 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Makes everything durable and the last segment a sealed one.
-    fn seal_all(&mut self, found: Vec<Found>) -> Result<VecDeque<Segment>, LogError> {
+    /// Makes everything durable and the last segment a sealed one, which says so if the log `is_whole`. Otherwise it
+    /// must be known until it is mended that nobody lost anything in a hole that is there.
+    fn seal_all(
+        &mut self,
+        found: Vec<Found>,
+        is_whole: bool,
+    ) -> Result<VecDeque<Segment>, LogError> {
         let mut sealed = VecDeque::new();
         let count = found.len();
         let known = self.chain.synced;
@@ -377,14 +399,11 @@ impl Opening<'_> {
             }
             let written = end_where_written(segment).and_then(|()| write_again(segment, known));
             let synced = written.and_then(|()| segment.file.sync(SyncMode::Data)).and_then(|()| {
-                let end = segment.end();
-                if is_last {
-                    self.chain.synced = end;
-                }
                 if !is_last || each.footer.is_some() || each.damaged {
                     return Ok(());
                 }
-                seal(segment, self.chain.last, end, self.chain.durability)?;
+                let synced = if is_whole { segment.end() } else { known };
+                seal(segment, self.chain.last, synced, self.chain.durability)?;
                 segment.file.sync(SyncMode::Data)
             });
             synced.map_err(|error| LogError::io(&segment.path, error))?;

@@ -277,6 +277,15 @@ impl SharedLog {
         Ok(())
     }
 
+    /// Makes the first file one of the log, with what has been written to it.
+    pub(super) fn put_to_use(&self) -> Result<(), LogError> {
+        let state = self.state.lock();
+        let Segment { file, path, head, .. } = &state.current;
+        let written = file.write_at(0, &[head.encode()]);
+        let durable = written.and_then(|()| file.sync(SyncMode::Data));
+        durable.map_err(|error| LogError::io(path, error))
+    }
+
     /// Creates a segment file, durably.
     pub(super) fn create(&self, index: u64, base: u64, now_us: u64) -> Result<Segment, LogError> {
         create(&*self.disk, &self.dir, &self.options, self.seed, index, base, now_us)

@@ -165,10 +165,14 @@ impl Tails {
     /// A replica has everything that its group has, or is a new one. Blocks.
     ///
     /// # Errors
-    /// Of the file system: after the next start the replica counts as uncertain once more.
+    /// Of the file system: the replica counts as uncertain still.
     pub fn settle(&self, gpid: Gpid) -> io::Result<()> {
-        let was_uncertain = self.uncertain.lock().remove(&gpid);
-        if was_uncertain { self.save(self.durability) } else { Ok(()) }
+        if !self.uncertain.lock().remove(&gpid) {
+            return Ok(());
+        }
+        self.save(self.durability).inspect_err(|_| {
+            self.uncertain.lock().insert(gpid);
+        })
     }
 
     /// Writes the file; one write serves whoever waited for the one before it.
@@ -266,6 +270,10 @@ mod tests {
         assert_eq!(start(&mut disk, Crash::Kill, Durability::GroupSync), [0, 1]);
         assert_eq!(start(&mut disk, POWER, Durability::GroupSync), [0, 1]);
         let tails = open(&disk, Durability::GroupSync, &[0, 1]);
+        disk.stop_at(disk.steps());
+        tails.settle(Gpid::new(1, 0)).unwrap_err();
+        assert!(tails.is_uncertain(Gpid::new(1, 0)), "nobody would know after a restart");
+        disk.stop_at(u64::MAX);
         tails.settle(Gpid::new(1, 0)).unwrap();
         assert!(!tails.is_uncertain(Gpid::new(1, 0)) && tails.is_uncertain(Gpid::new(1, 1)));
         assert_eq!(start(&mut disk, POWER, Durability::GroupSync), [1], "that is durable");

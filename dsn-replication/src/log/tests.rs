@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 mod lengths;
+mod mends;
 mod readers;
 mod syncs;
 

@@ -60,8 +60,8 @@ pub struct Recovered {
     pub timestamp_us: u64,
     /// Mutations that follow the decided ones, without a hole: logged, and not known to be decided.
     pub undecided: Vec<Mutation>,
-    /// Something that was not durable is missing: see [`Recovered::mend`].
-    pub damaged: bool,
+    /// The first decree of which something that was not durable is missing: see [`Recovered::mend`].
+    pub damaged: Option<Decree>,
     /// More may be missing at the end, of which there is no sign: see [`Tails`](crate::log::Tails).
     pub uncertain: bool,
     /// The last of the decided mutations that the log has, by its fingerprint.
@@ -75,13 +75,14 @@ impl Recovered {
         self.undecided.last().map_or(Decree::NONE, |mutation| mutation.decree)
     }
 
-    /// Writes what is left of a damaged log's end anew, for a replica whose state machine has everything up to
-    /// `applied`. Must be durable before anything else is appended.
-    pub fn mend(&self, gpid: Gpid, applied: Decree, log: &mut LogBatch) {
-        if self.damaged {
-            let (ballot, decree) = (self.ballot, applied.next());
+    /// Writes what is left of a damaged log's end anew. Must be durable before anything else is appended. What is whole
+    /// stays where it is: a part of this may be lost.
+    pub fn mend(&self, gpid: Gpid, log: &mut LogBatch) {
+        if let Some(decree) = self.damaged {
+            let ballot = self.ballot;
             log.truncate(RecordKey { gpid, ballot, decree, kind: RecordKind::Truncate });
-            self.undecided.iter().for_each(|mutation| log.mutation(mutation));
+            let again = self.undecided.iter().filter(|mutation| mutation.decree >= decree);
+            again.for_each(|mutation| log.mutation(mutation));
         }
     }
 }
@@ -296,14 +297,15 @@ impl Recovery {
         if planted::has("undecided_dropped") {
             self.window.clear();
         }
-        let mut damaged = self.claimed > self.decided || self.gap.is_some();
+        let first = self.decided.next();
+        let mut damaged = (self.claimed > self.decided).then_some(first);
         while let Some((_, mutation)) = self.window.remove(&end.next()) {
             if let Some(position) = self.lost.get(&mutation.decree) {
                 // An older version stands in for one that was not durable, and so was never acknowledged.
                 if !forgiven(*position) {
                     return Err(Untrusted::Hole(mutation.decree));
                 }
-                damaged = true;
+                damaged = damaged.or(Some(mutation.decree));
             }
             end = mutation.decree;
             undecided.push(mutation);
@@ -324,13 +326,17 @@ impl Recovery {
         if let Some(position) = self.gap.filter(|position| !forgiven(*position)) {
             return Err(Untrusted::Gap(position));
         }
+        let ends_here = self.gap.is_some() || !missing.is_empty();
+        let damaged = damaged.or(ends_here.then_some(end.next()));
         let uncertain = false;
+        // Whoever is doubted is told anew with what is damaged, or the next restart would take it for lost.
+        let doubted = self.doubted.range(first..).next().map(|(decree, _)| *decree);
         Ok(Recovered {
             uncertain,
             ballot: self.ballot,
             timestamp_us: self.timestamp_us,
             undecided,
-            damaged: damaged || !missing.is_empty(),
+            damaged: damaged.map(|from| doubted.map_or(from, |doubted| from.min(doubted))),
             newest_decided: self.newest_decided,
         })
     }
@@ -395,7 +401,7 @@ mod tests {
         let recovered = recovery.finish(None).unwrap();
         assert_eq!(decrees(&recovered.undecided), [4, 5]);
         assert_eq!((recovered.ballot, recovered.timestamp_us), (Ballot(1), 5001));
-        assert!(!recovered.damaged);
+        assert_eq!(recovered.damaged, None);
     }
 
     #[test]
@@ -434,7 +440,7 @@ mod tests {
         torn.record(&record(1, 3, 0));
         let recovered = torn.finish(Some(150..u64::MAX)).unwrap();
         assert_eq!(decrees(&recovered.undecided), [1]);
-        assert!(recovered.damaged);
+        assert_eq!(recovered.damaged, Some(Decree(2)), "1 stays where it is");
         let mut durable = fed(0, &[(1, 1, 0)]);
         durable.lost(Decree(2), 200);
         assert_eq!(durable.finish(Some(250..u64::MAX)), Err(Untrusted::Hole(Decree(2))));
@@ -469,7 +475,8 @@ mod tests {
         assert!(summed.finish(None).is_ok());
         let mut torn = fed(0, &[(1, 1, 0)]);
         torn.gap(150..200);
-        assert!(torn.finish(Some(150..u64::MAX)).unwrap().damaged);
+        let torn = torn.finish(Some(150..u64::MAX)).unwrap();
+        assert_eq!(torn.damaged, Some(Decree(1)), "a later version of it may have been there");
     }
 
     /// A primary proposes 2 and 3, and is killed; another one proposes others, of which this log has lost the first,
@@ -487,7 +494,7 @@ mod tests {
         assert_eq!(log.clone().finish(None), Err(Untrusted::Hole(Decree(2))));
         let torn = log.clone().finish(Some(340..u64::MAX)).unwrap();
         assert_eq!(decrees(&torn.undecided), [2, 3], "it was not durable that 2 is void");
-        assert!(torn.damaged);
+        assert_eq!(torn.damaged, Some(Decree(2)));
         let mut void = log.clone();
         void.truncate(Decree(2));
         void.record(&record(3, 2, 1));
@@ -533,7 +540,7 @@ mod tests {
         );
         let recovered = newer.finish(Some(250..u64::MAX)).unwrap();
         assert_eq!(decrees(&recovered.undecided), [1, 2], "what an earlier primary proposed");
-        assert!(recovered.damaged);
+        assert_eq!(recovered.damaged, Some(Decree(2)));
     }
 
     #[test]

@@ -62,7 +62,9 @@ impl ReplicaStub {
         let busy = self.closing
             || self.opening.contains_key(&gpid)
             || self.is_waiting(gpid)
-            || self.waits_for_a_dir(ctx.clock());
+            || self.waits_for_a_dir(ctx.clock())
+            // Comes back with its directory, whole: it is not to be replaced as one that is broken.
+            || self.held(gpid).is_some_and(|held| self.dirs[held.data_dir].usable().is_none());
         let running = self.learners.get(&gpid).map(|(attempt, _)| *attempt);
         if busy || running.is_some_and(|attempt| attempt >= lesson.attempt) {
             return;
@@ -164,7 +166,7 @@ impl ReplicaStub {
     /// way, a worker that has not looked at the table of replicas since.
     fn put_in_place(&mut self, ctx: &mut Ctx<'_>, swap: Swap, looks: u32) {
         let gpid = swap.lesson.gpid;
-        let is_open = self.dirs[swap.held.data_dir].log.is_some();
+        let is_open = self.dirs[swap.held.data_dir].usable().is_some();
         if is_open && swap.former.strong_count() > 0 && looks < LOOKS_MAX {
             ctx.after(self.me, &LPC_STUB_EVENT, LOOK_PAUSE, move |stub, ctx| {
                 stub.put_in_place(ctx, swap, looks + 1);
@@ -173,7 +175,7 @@ impl ReplicaStub {
         }
         let Swap { lesson, held, learned, former } = swap;
         let (info, dir, index) = (held.info, held.dir, held.data_dir);
-        let log = self.dirs[index].log.clone().filter(|_| former.strong_count() == 0);
+        let log = self.dirs[index].usable().cloned().filter(|_| former.strong_count() == 0);
         let Some(log) = log else {
             self.opening.remove(&gpid);
             let reason =

@@ -129,11 +129,10 @@ impl Feed {
         let recovered = recovered.map_err(|error| Problem::Damaged(error.to_string()));
         match broken.map_or(recovered, Err) {
             Ok(recovered) => {
-                let applied = machine.last_applied();
-                if recovered.damaged {
-                    tracing::warn!(%gpid, %applied, "the end of its log was not durable and is written anew");
+                if let Some(from) = recovered.damaged {
+                    tracing::warn!(%gpid, %from, "the end of its log was not durable and is written anew");
                 }
-                recovered.mend(gpid, applied, void);
+                recovered.mend(gpid, void);
                 Ok(Opened { gpid, info, dir, machine, recovered })
             }
             Err(problem) => {
@@ -147,6 +146,15 @@ impl Feed {
 struct Feeds<'a> {
     job: &'a BlockingCtx<'a>,
     feeds: BTreeMap<Gpid, Feed>,
+    /// What they have become.
+    replicas: Vec<Opened>,
+    problems: Vec<(Gpid, PathBuf, Problem)>,
+}
+
+impl<'a> Feeds<'a> {
+    fn new(job: &'a BlockingCtx<'a>, feeds: BTreeMap<Gpid, Feed>) -> Self {
+        Self { job, feeds, replicas: Vec::new(), problems: Vec::new() }
+    }
 }
 
 impl Feeds<'_> {
@@ -187,6 +195,18 @@ impl ReplaySink for Feeds<'_> {
 
     fn summary(&mut self, gpid: Gpid, max: Decree, position: u64) {
         self.with(gpid, |recovery| recovery.summary(max, position));
+    }
+
+    fn ended(&mut self, tail: Option<Range<u64>>) -> LogBatch {
+        let mut void = LogBatch::new();
+        for (gpid, feed) in std::mem::take(&mut self.feeds) {
+            let dir = feed.dir.clone();
+            match feed.finish(self.job, tail.clone(), &mut void) {
+                Ok(replica) => self.replicas.push(replica),
+                Err(problem) => self.problems.push((gpid, dir, problem)),
+            }
+        }
+        void
     }
 }
 
@@ -240,21 +260,13 @@ pub fn open_dir(
             }
         }
     }
-    let mut sink = Feeds { job, feeds };
+    let mut sink = Feeds::new(job, feeds);
     let seed = mix64(now_us) ^ job.node().seed();
     let opened = SharedLog::open(disk, &log_dir, options, (seed, now_us), &starts, &mut sink)
         .map_err(|error| error.to_string())?;
     tails.opened().map_err(|error| format!("{}: {error}", layout::log_info(data_dir).display()))?;
-    let mut replicas = Vec::new();
-    let mut void = LogBatch::new();
-    for (gpid, feed) in sink.feeds {
-        let dir = feed.dir.clone();
-        match feed.finish(job, opened.tail.clone(), &mut void) {
-            Ok(replica) => replicas.push(replica),
-            Err(problem) => problems.push((gpid, dir, problem)),
-        }
-    }
-    mend(&opened.log, void).map_err(|error| error.to_string())?;
+    let Feeds { replicas, problems: unfit, .. } = sink;
+    problems.extend(unfit);
     // What another replica of the same partition has replaced is nobody's concern any more.
     put_aside.retain(|(gpid, ..)| replicas.iter().all(|replica| replica.gpid != *gpid));
     let mut left = Vec::new();
@@ -327,8 +339,10 @@ pub fn reopen(
             a new one was begun: it can be opened when the server is started anew";
         return Err(Problem::Unreachable(reason.to_owned()));
     }
-    let mut sink = Feeds { job, feeds: BTreeMap::from([(gpid, feed)]) };
-    let replayed = log.replay(start, &mut sink).map_err(refused);
+    let mut sink = Feeds::new(job, BTreeMap::from([(gpid, feed)]));
+    // What is found there counts as logged from now on.
+    let replayed =
+        log.replay(start, &mut sink).and_then(|()| log.sync_now(SyncScope::All)).map_err(refused);
     let Some(mut feed) = sink.feeds.remove(&gpid) else {
         return Err(Problem::Unreachable("it is gone".to_owned()));
     };
@@ -418,6 +432,12 @@ fn open_one(
     let (info, init) = layout::load(&**job.disk(), dir)?;
     let args = OpenArgs { dir, gpid, info: &info };
     let machine = open_machine(job, factory, &args)?;
+    let (applied, learned) = (machine.last_applied(), Decree(init.init_durable_decree));
+    if applied < learned {
+        close(job, &*machine);
+        let reason = format!("it has everything up to {applied}, and began with {learned}");
+        return Err(Problem::Damaged(reason));
+    }
     Ok(Feed {
         gpid,
         info,
@@ -435,6 +455,13 @@ fn open_one(
     })
 }
 
+/// Where a replica begins that is made now.
+fn floor_in(log: &SharedLog) -> Result<u64, String> {
+    let floor = log.end();
+    // Behind the end of a failed log there may be records.
+    log.failure().map_or(Ok(floor), |error| Err(error.to_string()))
+}
+
 /// Creates and opens a new, empty replica whose records will come after the present end of `log`.
 ///
 /// # Errors
@@ -447,7 +474,7 @@ pub fn create_new(
     (gpid, info, ballot): (Gpid, &AppInfo, i64),
 ) -> Result<Opened, String> {
     let dir = layout::replica_dir(data_dir, gpid, factory.app_type());
-    let floor = log.end();
+    let floor = floor_in(log)?;
     let init = layout::InitInfo::new(ballot, 0, floor);
     layout::create_new(&**job.disk(), &dir, info, &init).map_err(|error| error.to_string())?;
     let args = OpenArgs { dir: &dir, gpid, info };
@@ -472,7 +499,7 @@ pub fn open_learned(
 ) -> Result<Opened, String> {
     let text = |error: io::Error| error.to_string();
     let disk = job.disk();
-    let floor = log.end();
+    let floor = floor_in(log)?;
     let (from, decree) = match learned {
         Some((from, decree)) => (from.to_owned(), decree),
         None => (layout::learn_dir(dir), Decree::ZERO),

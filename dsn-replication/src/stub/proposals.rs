@@ -3,7 +3,7 @@
 //! A proposal is a wish: whoever is asked to lead asks the meta server to make that durable first, and leads when it
 //! hears that it is. A primary's own changes ([`ReplicaStub::request_change`]) take the same way.
 
-use super::open::create_new;
+use super::open::{close, create_new};
 use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, ReplicaStub, layout};
 use crate::group_link::{node, wire};
 use crate::host::{LPC_REPLICA_EVENT, ReplicaHost};
@@ -156,11 +156,16 @@ impl ReplicaStub {
             &LPC_OPEN_REPLICA,
             move |job| {
                 let dir = layout::replica_dir(&path, gpid, factory.app_type());
-                // A former replica of the partition may have lacked something.
-                let made = tails.settle(gpid).map_err(|error| error.to_string()).and_then(|()| {
-                    create_new(job, &*factory, &path, &log, (gpid, &info, ballot.0))
+                let made = create_new(job, &*factory, &path, &log, (gpid, &info, ballot.0));
+                // A former replica of the partition may have lacked something, and this one is another.
+                let settled = made.and_then(|opened| match tails.settle(gpid) {
+                    Ok(()) => Ok(opened),
+                    Err(error) => {
+                        close(job, &*opened.machine);
+                        Err(error.to_string())
+                    }
                 });
-                made.map_err(|reason| {
+                settled.map_err(|reason| {
                     let is_there = job.disk().exists(&dir);
                     (reason, is_there.then_some(dir))
                 })

@@ -205,12 +205,14 @@ pub(super) fn put_unwanted_aside(
     log: Option<&SharedLog>,
     dir: &Path,
 ) -> bool {
-    if let Some(log) = log {
-        log.forget(gpid);
-    }
     let aside = layout::put_aside(&**job.disk(), dir, job.wall().unix_micros(), "gar");
-    if let Err(error) = &aside {
-        tracing::error!(%gpid, %error, dir = %dir.display(), "a replica that is not wanted stays");
+    match (&aside, log) {
+        (Ok(_), Some(log)) => log.forget(gpid),
+        (Ok(_), None) => {}
+        // It may be opened again, and needs what the log has of it.
+        (Err(error), _) => {
+            tracing::error!(%gpid, %error, dir = %dir.display(), "a replica that is not wanted stays");
+        }
     }
     aside.is_ok()
 }

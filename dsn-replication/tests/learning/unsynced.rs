@@ -7,7 +7,7 @@ const REPS: &str = "/data/replica/reps";
 /// Everything that was acknowledged is on the disk of whoever acknowledged, the last of a group by itself.
 const ALONE: &str = "log_durability = \"group_sync\"\nmutation_2pc_min_replica_count = 1\n";
 /// How often a server learns, at most, until what it has learned is left half way.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 24;
 
 /// Lets a server that lacks something the log has no more learn from a checkpoint on a disk that refuses a third of the
 /// syncs of that directory. Whether a replica was put in place then that waits for its disk.
@@ -73,4 +73,26 @@ fn a_learned_replica_is_there_after_a_power_loss_although_a_sync_failed() {
     let half_way: usize = (1..=4).map(is_there_after_a_power_loss).sum();
     println!("{half_way} of 4 were left half way");
     assert!(half_way > 2, "{half_way} of 4");
+}
+
+/// What a replica was learned with is gone from it: it is learned anew, and does not come back as an empty one.
+#[test]
+fn a_learned_replica_without_what_it_began_with_is_put_aside() {
+    let mut world = World::of((3, 1), 9, 1, "", true);
+    let learner = world.secondary();
+    world.lose(learner);
+    world.append(4);
+    world.cluster.run_for(Duration::from_secs(5));
+    world.cluster.start_server(learner);
+    world.run_until_whole(Duration::from_secs(60));
+    world.cluster.kill_server(learner);
+    let (_, dir) = place(&mut world, learner).expect("it has learned");
+    let id = world.cluster.server(learner);
+    let disk = world.cluster.sim().disk(id);
+    disk.remove_dir_all(&Path::new(&dir).join("data")).expect("they are there");
+    world.cluster.start_server(learner);
+    world.run_until_whole(Duration::from_secs(60));
+    let names = world.cluster.sim().disk(id).names(Path::new(REPS));
+    assert_eq!(names.iter().filter(|name| name.ends_with(".err")).count(), 1, "{names:?}");
+    world.cluster.finish();
 }

@@ -121,7 +121,7 @@ impl LocalStore {
         }
         self.image.replay(body).ok_or_else(|| damaged(0, "malformed snapshot"))?;
         let path = self.path(LOG, generation);
-        if self.disk.exists(&path) {
+        if files.iter().any(|file| self.dir.join(&file.name) == path) {
             self.replay_log(&path)?;
         }
         Ok(generation)

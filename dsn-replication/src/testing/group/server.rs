@@ -22,6 +22,8 @@ pub(crate) struct Feed {
     pub(crate) applied: Vec<Content>,
     /// The ballot that the log told last, and the highest so far.
     pub(crate) ballots: (Ballot, Ballot),
+    /// At the end of the log.
+    pub(crate) recovered: Option<crate::replica::recovery::Recovered>,
 }
 
 impl Feed {
@@ -55,6 +57,13 @@ impl ReplaySink for Feed {
     fn summary(&mut self, _: Gpid, max: Decree, position: u64) {
         self.recovery.summary(max, position);
     }
+    fn ended(&mut self, tail: Option<Range<u64>>) -> LogBatch {
+        self.drain();
+        let recovered = self.recovery.clone().finish(tail).expect("nothing is lost");
+        let mut mended = LogBatch::new();
+        self.recovered.insert(recovered).mend(GPID, &mut mended);
+        mended
+    }
 }
 
 /// Opens the log and the core of a server whose state machine has `history`.
@@ -69,21 +78,15 @@ pub(crate) fn open(
     let (on_disk, ballot) = (Decree(durable as i64), init_ballot);
     let start = ReplicaStart { gpid: GPID, applied, durable: on_disk, floor, ballot };
     let recovery = Recovery::new(GPID, applied, (floor, init_ballot), codes());
-    let mut feed = Feed { recovery, applied: Vec::new(), ballots: (Ballot::ZERO, Ballot::ZERO) };
+    let ballots = (Ballot::ZERO, Ballot::ZERO);
+    let mut feed = Feed { recovery, applied: Vec::new(), ballots, recovered: None };
     let options = LogOptions { segment_bytes: 3000, durability, ..LogOptions::default() };
     let dir = Path::new("/log");
     let opened = SharedLog::open(&disk.shared(), dir, &options, (7, 1), &[start], &mut feed)
         .expect("the log opens");
-    feed.drain();
     history.append(&mut feed.applied);
-    let recovered = feed.recovery.finish(opened.tail).expect("nothing is lost");
+    let recovered = feed.recovered.expect("it was asked for at the end");
     let applied = Decree(history.len() as i64);
-    let mut mended = LogBatch::new();
-    recovered.mend(GPID, applied, &mut mended);
-    if !mended.is_empty() {
-        let _ = opened.log.append(&mut mended).expect("the log is mended");
-        opened.log.sync_now(SyncScope::All).expect("the log works");
-    }
     let group = GroupOptions { learner_timeout: Duration::from_secs(5), ..Default::default() };
     let options = CoreOptions { window: 5, group, ..CoreOptions::default() };
     Server {

@@ -59,10 +59,8 @@ impl MemEngine {
             })?;
         }
         // A flush may have failed after the image got its name: what is found is made durable before it is trusted.
-        disk.sync_dir(dir).map_err(|error| EngineError::io("syncing", dir, &error))?;
+        sync_dir(&*disk, dir)?;
         let image = Image::load(&*disk, dir)?;
-        // An image may have been put in place whose name a failed sync never made durable.
-        disk.sync_dir(dir).map_err(|error| EngineError::io("syncing", dir, &error))?;
         let version = image.meta.get(meta::DATA_VERSION).ok_or_else(|| {
             let place = dir.display();
             EngineError::Corruption(format!(
@@ -88,6 +86,10 @@ impl MemEngine {
         let state = self.state.read();
         Image { decree: state.committed, meta: state.meta.clone(), table: state.table.clone() }
     }
+}
+
+fn sync_dir(disk: &dyn Disk, dir: &Path) -> Result<(), EngineError> {
+    disk.sync_dir(dir).map_err(|error| EngineError::io("syncing", dir, &error))
 }
 
 impl StorageEngine for MemEngine {
@@ -166,6 +168,8 @@ impl StorageEngine for MemEngine {
             self.flush(true)?;
         }
         let flushed = self.flushed.lock();
+        // What a flush has left there whose last sync failed must not be older than its copy.
+        sync_dir(&*self.disk, &self.dir)?;
         let image = Image::load(&*self.disk, &self.dir)?;
         drop(flushed);
         self.disk.create_dir_all(dir).map_err(|error| EngineError::io("creating", dir, &error))?;
