@@ -23,7 +23,7 @@ use super::shared::{Needs, Past, Segment, SharedLog, create, seal};
 use super::{LogBatch, LogError, LogOptions, SyncScope};
 use crate::dirs::create_dir_durable;
 use crate::ids::{Ballot, Decree};
-use dsn_core::disk::{Disk, File, OpenMode, SyncMode, with_suffix};
+use dsn_core::disk::{DirEntry, Disk, File, OpenMode, SyncMode, with_suffix};
 use dsn_core::hash::{DetHashMap, mix64};
 use dsn_core::planted;
 use dsn_rpc::gpid::Gpid;
@@ -280,17 +280,19 @@ impl Opening<'_> {
     fn find(&mut self) -> Result<Vec<Found>, LogError> {
         let entries = self.disk.list(self.dir).map_err(|error| LogError::io(self.dir, error))?;
         let index = |name: &str| parse_file_name(name.strip_suffix(DAMAGED).unwrap_or(name));
-        let mut files: Vec<(u64, bool)> = entries
+        let damaged = |entry: &DirEntry| entry.name.ends_with(DAMAGED).then_some(entry.len);
+        let mut files: Vec<(u64, Option<u64>)> = entries
             .iter()
-            .filter_map(|entry| Some((index(&entry.name)?, entry.name.ends_with(DAMAGED))))
+            .filter_map(|entry| Some((index(&entry.name)?, damaged(entry))))
             .collect();
         files.sort_unstable();
         let mut found: Vec<Found> = Vec::new();
         for (index, was_damaged) in files {
-            if was_damaged {
+            if let Some(len) = was_damaged {
                 // Nothing older than the first segment left is of use to anybody.
                 if !found.is_empty() {
                     self.gaps.push(self.gap_after(found.last())?);
+                    self.base += len;
                 }
                 self.next_index = index + 1;
                 continue;

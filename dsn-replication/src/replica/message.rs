@@ -40,6 +40,14 @@ pub struct Prepare {
     pub bodies: Vec<Body>,
 }
 
+impl Prepare {
+    /// Up to where a replica has everything that had it up to `has`, with these mutations.
+    pub(super) fn reach(&self, has: Decree) -> Decree {
+        let last = Decree(self.first.prev().0 + self.bodies.len() as i64);
+        if self.first <= has.next() { has.max(last) } else { has }
+    }
+}
+
 /// How a [`Prepare`] was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -84,17 +84,27 @@ impl Replica {
             // What it acknowledged before may be gone: it has to learn first, all that is there. That it was invited by
             // somebody says nothing: a former primary may have sent that, or it may be a copy of an old invitation. The
             // same holds for one that was made anew for such an invitation, in the place of a member that is gone.
-            Role::Inactive if self.uncertain => Err(Verdict::Refused),
+            // (Of a replica that was made anew nothing is uncertain, but no member has less than what is decided.)
+            Role::Inactive
+                if self.uncertain || prepare.reach(self.prepared) < prepare.committed =>
+            {
+                Err(Verdict::Refused)
+            }
             Role::Learner(_) if !self.is_completed_by(prepare) => Err(Verdict::Refused),
             _ => Ok(true),
         }
     }
 
-    /// Whether this replica has all that is decided once it has taken `prepare`.
+    /// Whether a learner has all that is, or may be, decided once it has taken `prepare`, which makes it a member.
     fn is_completed_by(&self, prepare: &Prepare) -> bool {
-        let taken = self.taken_so_far();
-        let last = Decree(prepare.first.prev().0 + prepare.bodies.len() as i64);
-        prepare.first <= taken.next() && taken.max(last) >= prepare.committed
+        let inherits = match &self.role {
+            Role::Learner(follow) => follow.inherits.min(self.prepared),
+            _ => Decree::ZERO,
+        };
+        // What is beyond the takeover is void.
+        let taken = self.taken_so_far().max(inherits).min(prepare.takeover.max(self.committed));
+        let needed = prepare.committed.max(prepare.takeover);
+        prepare.first <= taken.next() && prepare.reach(taken) >= needed
     }
 
     /// Everything up to here is decided, whether it has arrived or not.

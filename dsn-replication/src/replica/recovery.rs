@@ -228,10 +228,8 @@ impl Recovery {
         self.doubted.split_off(&from);
         self.gap = None;
         self.claimed = self.claimed.min(from.prev());
-        if from == self.decided.next() {
-            // Whatever was missing before does not matter any more.
-            self.broken = None;
-        }
+        // Whatever else was missing before does not matter any more.
+        self.broken = self.lost.values().chain(self.doubted.values()).copied().min();
         self.known.0 = self.known.0.min(from.prev());
     }
 
@@ -329,14 +327,15 @@ impl Recovery {
         let ends_here = self.gap.is_some() || !missing.is_empty();
         let damaged = damaged.or(ends_here.then_some(end.next()));
         let uncertain = false;
-        // Whoever is doubted is told anew with what is damaged, or the next restart would take it for lost.
-        let doubted = self.doubted.range(first..).next().map(|(decree, _)| *decree);
+        // Whoever is doubted is told anew, or a later restart would take it for lost when it has been decided.
+        let doubted = self.doubted.range(first..).find(|(_, position)| forgiven(**position));
+        let doubted = doubted.map(|(decree, _)| *decree);
         Ok(Recovered {
             uncertain,
             ballot: self.ballot,
             timestamp_us: self.timestamp_us,
             undecided,
-            damaged: damaged.map(|from| doubted.map_or(from, |doubted| from.min(doubted))),
+            damaged: damaged.into_iter().chain(doubted).min(),
             newest_decided: self.newest_decided,
         })
     }
