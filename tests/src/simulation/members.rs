@@ -275,22 +275,22 @@ pub fn is_member(servers: &Servers, server: usize) -> bool {
 }
 
 /// Whether what a server, of this number, has may be all there is of a group: it leads one that has no other member, or
-/// has asked for a change after which that may be so; or nobody else who runs is a member, for it may be about to lead.
-pub fn has_all_there_is(sim: &Sim, servers: &Servers, server: usize) -> bool {
-    let (node, mut alone, mut here) = (servers.replicas[server], false, Vec::new());
-    servers.watches[server].for_each(|gpid, placed| {
+/// has asked for a change after which that may be so; or nobody else who runs is a member, for it may be about to lead,
+/// or to lead again when its disk gives back what it has.
+pub fn has_all_there_is(sim: &Sim, servers: &Servers, partitions: i32, server: usize) -> bool {
+    let (node, mut alone) = (servers.replicas[server], false);
+    servers.watches[server].for_each(|_, placed| {
         let core = |host: &ReplicaHost| match host.core().role() {
             Role::Primary(lead) => lead.members() == 1 || lead.members() == 2 && lead.is_changing(),
             _ => false,
         };
         alone |= sim.peek(node, placed.host, core).unwrap_or_default();
-        here.extend((gpid.app_id == 1).then_some(gpid.partition_index));
     });
     let has_member_elsewhere = |index: i32| {
         let elsewhere = replicas(sim, servers, index);
         elsewhere.iter().any(|(_, status, other)| *other != node && is_of_member(*status))
     };
-    alone || !here.into_iter().all(has_member_elsewhere)
+    alone || !(0..partitions).all(has_member_elsewhere)
 }
 
 /// The members of a partition of the first table, for people.

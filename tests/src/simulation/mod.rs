@@ -180,11 +180,11 @@ fn drive(scenario: &Scenario, world: &mut World) -> Duration {
         return silence;
     }
     // The plan counts from here.
-    let begun = sim.now();
+    let (begun, partitions) = (sim.now(), shape.partitions);
     for timed in &scenario.faults {
         let (fault, servers) = (timed.fault.clone(), servers.clone());
         sim.at(begun + Duration::from_millis(timed.at_ms), move |sim| {
-            if !plan::spares(sim, &servers, &fault) {
+            if !plan::spares(sim, &servers, partitions, &fault) {
                 sim.inject(&fault);
             }
         });
