@@ -18,6 +18,8 @@ pub(crate) struct Files {
     pub(crate) steps: usize,
     pub(crate) cut_at: Option<usize>,
     pub(crate) fail_sync_at: Option<usize>,
+    /// Whether there is a file of a name cannot be found out; that says no, as an input/output error does.
+    pub(crate) is_blind: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -201,7 +203,8 @@ impl Disk for CrashDisk {
     }
 
     fn exists(&self, path: &Path) -> bool {
-        self.0.lock().live.contains_key(path)
+        let files = self.0.lock();
+        files.live.contains_key(path) && !files.is_blind
     }
 
     fn hard_link(&self, _: &Path, _: &Path) -> io::Result<()> {

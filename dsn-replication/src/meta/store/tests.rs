@@ -143,6 +143,16 @@ fn a_failed_sync_ends_the_store_and_loses_nothing_acknowledged() {
 }
 
 #[test]
+fn a_log_that_the_disk_does_not_tell_of_is_read() {
+    let disk = CrashDisk::default();
+    let acknowledged = run(&disk).acknowledged;
+    disk.0.lock().is_blind = true;
+    let mut again = store(&disk);
+    again.acquire().unwrap();
+    assert_eq!(content(&mut again), acknowledged);
+}
+
+#[test]
 fn conflicts_and_old_epochs_change_nothing() {
     let disk = CrashDisk::default();
     let mut first = store(&disk);
