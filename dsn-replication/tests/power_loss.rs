@@ -84,6 +84,12 @@ fn what_one_member_has_kept_is_not_lost_though_others_are_back_first() {
             cluster.run_for(SECOND * 2);
         }
         assert_eq!(count(&mut cluster), ADDED, "seed {seed}: one member has them all");
+        // A write needs two members; the others learn first.
+        let until = cluster.sim().now() + SECOND * 10;
+        while group(&mut cluster).secondaries.is_empty() {
+            assert!(cluster.sim().now() < until, "seed {seed}: nobody has learned");
+            cluster.run_for(SECOND / 10);
+        }
         add(&mut cluster);
         cluster.finish();
     }

@@ -177,6 +177,13 @@ impl ReplicaHost {
         answer
     }
 
+    /// Whether a server is invited to learn as this attempt, and certainly no member of the group: nobody but this
+    /// primary can make it one while the lease holds.
+    #[must_use]
+    pub fn invites(&self, ctx: &Ctx<'_>, node: Node, attempt: i64) -> bool {
+        self.core.invites(node, attempt) && self.lease.holds(ctx.clock())
+    }
+
     /// A learner copies.
     pub fn on_learner_progress(&mut self, ctx: &mut Ctx<'_>, node: Node, attempt: i64) {
         self.core.on_learner_progress(node, attempt, ctx.now());

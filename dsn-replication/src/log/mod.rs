@@ -5,14 +5,15 @@
 //! [`Durability`], and what may be acknowledged follows from the tokens it gives out ([`Appended`]).
 //!
 //! Reading order: [`record`] and [`segment`] (bytes), [`token`], [`batch`] (records before they have a place),
-//! [`shared`] (append, roll, sync, failure), [`scan`] and [`replay`] (reading after a restart), [`collect`] (giving
-//! segments back), [`read`] (reading while in use), [`tails`] (whether its end may be missing).
+//! [`shared`] (append, roll, sync, failure), `files`, [`scan`] and [`replay`] (reading after a restart), [`collect`]
+//! (giving segments back), [`read`] (reading while in use), [`tails`] (whether its end may be missing).
 //!
 //! A failed write or sync is never repeated: what the disk holds then is unknown. The log takes nothing any more, its
 //! replicas leave their groups, the server stays up.
 
 pub mod batch;
 pub mod collect;
+mod files;
 pub mod read;
 pub mod record;
 pub mod replay;

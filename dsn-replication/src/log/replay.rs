@@ -1,4 +1,4 @@
-//! Opening a log after a restart: what is there, what is torn, what is lost, and whose it was.
+//! Reading a log after a restart: what is there, what is torn, what is lost, and whose it was.
 //!
 //! Reading goes through the segments in order and past everything broken. Each record names its predecessor, so one
 //! whose predecessor was not seen tells that something is missing, and mostly what: the partition and decree of the
@@ -13,23 +13,21 @@
 //! A replica that could not be opened with the others is fed the same way later, from the log in use
 //! ([`SharedLog::replay`]).
 
-use super::record::{Durability, HEADER, Header, Link, Record, RecordKind, parse_header};
+use super::files::{Files, Found, with_footer};
+use super::record::{Durability, HEADER, Header, Link, Record, RecordKind};
 use super::scan::{Item, Scan};
-use super::segment::{
-    HEAD, Head, Spans, TRAILER, UNUSED, decode_spans, decode_trailer, file_name, note,
-    parse_file_name,
-};
-use super::shared::{Needs, Past, Segment, SharedLog, create, seal};
+use super::segment::{HEAD, Spans, UNUSED, note};
+use super::shared::{Needs, Segment, SharedLog, create, seal};
 use super::{LogBatch, LogError, LogOptions, SyncScope};
 use crate::dirs::create_dir_durable;
 use crate::ids::{Ballot, Decree};
-use dsn_core::disk::{DirEntry, Disk, File, OpenMode, SyncMode, with_suffix};
+use dsn_core::disk::{Disk, File, SyncMode};
 use dsn_core::hash::{DetHashMap, mix64};
 use dsn_core::planted;
 use dsn_rpc::gpid::Gpid;
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A replica that is to be fed from the log.
@@ -61,11 +59,15 @@ pub trait ReplaySink {
     fn gap(&mut self, range: Range<u64>);
     /// Up to here, nothing of the replica was written beyond decree `max`; `position` is where that is written.
     fn summary(&mut self, gpid: Gpid, max: Decree, position: u64);
-    /// A log that is opened has been read to its end; `tail` is [`Opened::tail`]. What is returned stands in it before
-    /// anything else, all of it or, after a failure, nothing.
-    fn ended(&mut self, tail: Option<Range<u64>>) -> LogBatch {
-        let _ = tail;
-        LogBatch::new()
+    /// A log that is opened has been read; `tail` is [`Opened::tail`], and nothing that is left begins at position
+    /// `end` or behind it. What is returned stands in the log before anything else, all of it or, after a failure,
+    /// nothing.
+    ///
+    /// # Errors
+    /// Nothing may be written to the log.
+    fn ended(&mut self, tail: Option<Range<u64>>, end: u64) -> Result<LogBatch, LogError> {
+        let _ = (tail, end);
+        Ok(LogBatch::new())
     }
 }
 
@@ -82,36 +84,8 @@ pub struct Opened {
     pub torn: u64,
 }
 
-/// What a footer says.
-struct Footer {
-    header: Header,
-    spans: Spans,
-}
-
-/// One file of the log at opening.
-struct Found {
-    segment: Segment,
-    /// Of a sealed segment.
-    footer: Option<Header>,
-    /// Nothing good was in it.
-    empty: bool,
-    /// Something of it is missing. Such a segment is never summed up: whoever lost a record must find out again.
-    damaged: bool,
-}
-
-/// What a name in the directory turned out to be.
-enum Kind {
-    Segment(Box<Found>),
-    Unused,
-    /// Beyond recognition, with this many bytes.
-    Damaged(u64),
-}
-
 /// Bytes that are looked at, or written again, at a time.
 const READ_AT_ONCE: usize = 1 << 20;
-
-/// Suffix of a segment that was put aside, and remembered for as long as older ones are there.
-const DAMAGED: &str = ".damaged";
 
 /// Follows the chain of records through the segments.
 struct Chain {
@@ -162,9 +136,7 @@ impl Chain {
     }
 }
 
-struct Opening<'a> {
-    disk: &'a Arc<dyn Disk>,
-    dir: &'a Path,
+struct Opening {
     wanted: DetHashMap<Gpid, ReplicaStart>,
     chain: Chain,
     /// Where whole segments are missing, in order.
@@ -197,15 +169,14 @@ impl SharedLog {
         let chain = Chain::new(options.durability);
         let wanted = starts.iter().map(|start| (start.gpid, *start)).collect();
         let floor = starts.iter().map(|start| start.floor).max().unwrap_or(0);
-        let (gaps, in_use, base) = (Vec::new(), false, floor);
-        let mut opening =
-            Opening { disk, dir, wanted, chain, gaps, in_use, torn: 0, floor, base, next_index: 1 };
-        let mut found = opening.find()?;
+        let Files { mut found, gaps, base, next_index } = Files::find(&**disk, dir, floor)?;
+        let in_use = false;
+        let mut opening = Opening { wanted, chain, gaps, in_use, torn: 0, floor, base, next_index };
         opening.read_all(&mut found, sink)?;
         let group_sync = opening.chain.durability == Durability::GroupSync;
         let synced = opening.chain.synced;
         let tail = group_sync.then_some(synced..opening.base);
-        let mut mend = sink.ended(tail);
+        let mut mend = sink.ended(tail, opening.base)?;
         let sealed = opening.seal_all(found, mend.is_empty())?;
         let Opening { chain, gaps, torn, base, next_index, .. } = opening;
         let tail = group_sync.then_some(synced..base);
@@ -215,8 +186,7 @@ impl SharedLog {
             create(&**disk, dir, options, mix64(seed), next_index, written_base, now_us)?;
         current.head.base = base;
         let (disk, dir, options) = (disk.clone(), dir.to_owned(), options.clone());
-        let past = Past { tail: tail.clone(), gaps };
-        let log = Self::new(disk, dir, options, seed, sealed, current, chain.last, past);
+        let log = Self::new(disk, dir, options, seed, sealed, current, chain.last, gaps);
         if !mend.is_empty() {
             // Nobody waits for these.
             let _ = log.append(&mut mend)?;
@@ -254,11 +224,9 @@ impl SharedLog {
             with_footers.push(found);
         }
         let mut reading = Opening {
-            disk: &self.disk,
-            dir: &self.dir,
             wanted: [(start.gpid, start)].into_iter().collect(),
             chain: Chain::new(self.options.durability),
-            gaps: self.past.gaps.clone(),
+            gaps: self.gaps.clone(),
             in_use: true,
             torn: 0,
             floor: 0,
@@ -267,93 +235,9 @@ impl SharedLog {
         };
         reading.read_all(&mut with_footers, sink)
     }
-
-    /// See [`Opened::tail`].
-    #[must_use]
-    pub fn tail(&self) -> Option<Range<u64>> {
-        self.past.tail.clone()
-    }
 }
 
-impl Opening<'_> {
-    /// Lists the files and reads heads and footers. Files that were never put to use are removed.
-    fn find(&mut self) -> Result<Vec<Found>, LogError> {
-        let entries = self.disk.list(self.dir).map_err(|error| LogError::io(self.dir, error))?;
-        let index = |name: &str| parse_file_name(name.strip_suffix(DAMAGED).unwrap_or(name));
-        let damaged = |entry: &DirEntry| entry.name.ends_with(DAMAGED).then_some(entry.len);
-        let mut files: Vec<(u64, Option<u64>)> = entries
-            .iter()
-            .filter_map(|entry| Some((index(&entry.name)?, damaged(entry))))
-            .collect();
-        files.sort_unstable();
-        let mut found: Vec<Found> = Vec::new();
-        for (index, was_damaged) in files {
-            if let Some(len) = was_damaged {
-                // Nothing older than the first segment left is of use to anybody.
-                if !found.is_empty() {
-                    self.gaps.push(self.gap_after(found.last())?);
-                    self.base += len;
-                }
-                self.next_index = index + 1;
-                continue;
-            }
-            let path = self.dir.join(file_name(index));
-            match self.look(index, &path).map_err(|error| LogError::io(&path, error))? {
-                Kind::Segment(each) => {
-                    if let Some(before) = found.last_mut() {
-                        let path = before.segment.path.clone();
-                        ends_at(before, each.segment.head.base)
-                            .map_err(|error| LogError::io(path, error))?;
-                    }
-                    self.base = self.base.max(each.segment.end());
-                    self.next_index = index + 1;
-                    found.push(*each);
-                }
-                Kind::Unused => {
-                    tracing::info!(path = %path.display(), "unused log segment removed");
-                    self.disk.unlink(&path).map_err(|error| LogError::io(&path, error))?;
-                }
-                Kind::Damaged(len) => {
-                    tracing::error!(path = %path.display(), "log segment without a head put aside");
-                    let aside = with_suffix(&path, DAMAGED);
-                    let renamed = self.disk.rename(&path, &aside);
-                    renamed.map_err(|error| LogError::io(&path, error))?;
-                    self.gaps.push(self.gap_after(found.last())?);
-                    self.base += len;
-                    self.next_index = index + 1;
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// Where that begins which is missing behind the last segment that is there.
-    fn gap_after(&self, last: Option<&Found>) -> Result<u64, LogError> {
-        match last {
-            Some(Found { segment, footer: None, .. }) => {
-                let end = good_end(segment).map_err(|error| LogError::io(&segment.path, error))?;
-                Ok(segment.head.base + end)
-            }
-            _ => Ok(self.base),
-        }
-    }
-
-    fn look(&self, index: u64, path: &Path) -> std::io::Result<Kind> {
-        let file = self.disk.open(path, OpenMode::ReadWrite)?;
-        let len = file.len()?;
-        let head = match Head::decode(&file.read_at(0, HEAD)?) {
-            Some(head) if head.index == index => head,
-            _ if len <= HEAD as u64 => return Ok(Kind::Unused),
-            _ => return Ok(Kind::Damaged(len)),
-        };
-        if head.base == UNUSED {
-            return Ok(Kind::Unused);
-        }
-        let (path, spans) = (PathBuf::from(path), Spans::default());
-        let segment = Segment { file, path, head, len, size: len, spans, dirty: false };
-        Ok(Kind::Segment(Box::new(with_footer(segment)?)))
-    }
-
+impl Opening {
     fn read_all(&mut self, found: &mut [Found], sink: &mut dyn ReplaySink) -> Result<(), LogError> {
         let count = found.len();
         self.chain.next = found.first().map(|first| first.segment.head.base + HEAD as u64);
@@ -559,18 +443,6 @@ fn write_again(segment: &Segment, known: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Where the last good record of a segment ends, as an offset in the file.
-fn good_end(segment: &Segment) -> std::io::Result<u64> {
-    let mut scan = Scan::new(segment.file.clone(), &segment.head, segment.len);
-    let mut end = scan.offset();
-    while let Some(item) = scan.advance()? {
-        if matches!(item, Item::Record(..)) {
-            end = scan.offset();
-        }
-    }
-    Ok(end)
-}
-
 /// Whether nothing has been written to a file from offset `at` on.
 fn zeros_from(file: &dyn File, mut at: u64) -> std::io::Result<bool> {
     loop {
@@ -583,48 +455,4 @@ fn zeros_from(file: &dyn File, mut at: u64) -> std::io::Result<bool> {
         }
         at += data.len() as u64;
     }
-}
-
-/// The next segment begins at position `next`: what is behind that in the file of this one has not been written to.
-fn ends_at(found: &mut Found, next: u64) -> std::io::Result<()> {
-    let segment = &mut found.segment;
-    let written = next.saturating_sub(segment.head.base).max(HEAD as u64);
-    if found.footer.is_none() && written < segment.len {
-        segment.len = written;
-        if let Some(footer) = read_footer(&*segment.file, &segment.head, written)? {
-            found.footer = Some(footer.header);
-            segment.spans = footer.spans;
-        }
-    }
-    Ok(())
-}
-
-/// Reads the footer, if there is one.
-fn with_footer(mut segment: Segment) -> std::io::Result<Found> {
-    let footer = read_footer(&*segment.file, &segment.head, segment.len)?;
-    let footer = footer.map(|footer| {
-        segment.spans = footer.spans;
-        footer.header
-    });
-    Ok(Found { segment, footer, empty: false, damaged: false })
-}
-
-/// The footer of a sealed segment.
-fn read_footer(file: &dyn File, head: &Head, len: u64) -> std::io::Result<Option<Footer>> {
-    let Some(trailer_at) = len.checked_sub(TRAILER as u64) else { return Ok(None) };
-    let trailer = file.read_at(trailer_at, TRAILER)?;
-    let Some(position) = decode_trailer(&trailer, head.seal) else { return Ok(None) };
-    let Some(at) = position.checked_sub(head.base).filter(|at| *at < trailer_at) else {
-        return Ok(None);
-    };
-    let data = file.read_at(at, (trailer_at - at) as usize)?;
-    let header = parse_header(&data, head.seal, position);
-    let Some(header) = header.filter(|header| header.key.kind == RecordKind::Footer) else {
-        return Ok(None);
-    };
-    let payload = data.slice(HEADER..);
-    if !header.matches(&payload) {
-        return Ok(None);
-    }
-    Ok(decode_spans(&payload).map(|spans| Footer { header, spans }))
 }

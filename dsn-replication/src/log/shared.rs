@@ -19,7 +19,6 @@ use dsn_rpc::gpid::Gpid;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -91,14 +90,6 @@ impl State {
     }
 }
 
-/// What was found out when the log was opened.
-#[derive(Debug)]
-pub(super) struct Past {
-    pub(super) tail: Option<Range<u64>>,
-    /// Where whole segments are missing.
-    pub(super) gaps: Vec<u64>,
-}
-
 /// A mutation log. Shared by the workers whose replicas write to it.
 #[derive(Debug)]
 pub struct SharedLog {
@@ -106,7 +97,8 @@ pub struct SharedLog {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) options: LogOptions,
     seed: u64,
-    pub(super) past: Past,
+    /// Where whole segments are missing.
+    pub(super) gaps: Vec<u64>,
     pub(super) state: Mutex<State>,
 }
 
@@ -130,7 +122,7 @@ impl SharedLog {
         sealed: VecDeque<Segment>,
         current: Segment,
         last: Option<Link>,
-        past: Past,
+        gaps: Vec<u64>,
     ) -> Self {
         let synced = current.head.base;
         let state = Mutex::new(State {
@@ -143,7 +135,7 @@ impl SharedLog {
             last,
             replicas: DetHashMap::default(),
         });
-        Self { dir, disk, options, seed, past, state }
+        Self { dir, disk, options, seed, gaps, state }
     }
 
     /// The log's directory.
@@ -314,6 +306,12 @@ impl SharedLog {
             Some(reason) => Err(LogError::Failed { dir: self.dir.clone(), reason: reason.clone() }),
             None => Ok(()),
         }
+    }
+
+    /// Fails the log on purpose: it is to be opened anew, with everything in it, because of `reason`.
+    pub fn give_up(&self, reason: &str) -> LogError {
+        let error = io::Error::other(reason.to_owned());
+        self.fail(&mut self.state.lock(), "opening a replica in", &error)
     }
 
     pub(super) fn fail(&self, state: &mut State, doing: &str, error: &io::Error) -> LogError {

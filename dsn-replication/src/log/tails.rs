@@ -8,8 +8,13 @@
 //! in order closes its log, and the file says that everything in it is synced.
 //!
 //! ```text
-//! {"crc":..,"magic":..,"boot_id":"..","durability":"os","uncertain":["1.0","1.3"]}
+//! {"crc":..,"magic":..,"boot_id":"..","durability":"os","uncertain":["1.0","1.3"],"forgiven":{"1.3":[4096,9000]}}
 //! ```
+//!
+//! Where every acknowledgement rests on a sync, what a power loss may have left anything of was not acknowledged. When
+//! the log is opened, holes there are mended for every replica that is opened with it. One that its disk refuses then
+//! comes later, after another start perhaps, when the log tells no longer what was durable when: the file keeps for it
+//! where it may lack something and has lost nothing.
 
 use super::Durability;
 use bytes::Bytes;
@@ -18,10 +23,12 @@ use dsn_core::planted;
 use dsn_rpc::gpid::Gpid;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const MAGIC: u32 = 0x7a11_1065;
 
@@ -38,24 +45,39 @@ struct Note {
     /// The weakest durability of records that may not be synced.
     durability: String,
     uncertain: Vec<String>,
+    /// Positions of the log, as [`Tails::forgiven`] has them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    forgiven: BTreeMap<String, (u64, u64)>,
 }
 
 impl Note {
-    fn new(boot_id: &str, durability: Durability, uncertain: &BTreeSet<Gpid>) -> Self {
+    fn new(
+        boot_id: &str,
+        durability: &str,
+        uncertain: &BTreeSet<Gpid>,
+        forgiven: &Forgiven,
+    ) -> Self {
         let mut note = Self {
             crc: 0,
             magic: MAGIC,
             boot_id: boot_id.to_owned(),
-            durability: name(durability).to_owned(),
+            durability: durability.to_owned(),
             uncertain: uncertain.iter().map(Gpid::to_string).collect(),
+            forgiven: forgiven
+                .iter()
+                .map(|(gpid, range)| (gpid.to_string(), (range.start, range.end)))
+                .collect(),
         };
         note.crc = note.checksum();
         note
     }
 
     fn checksum(&self) -> u32 {
-        let Self { magic, boot_id, durability, uncertain, .. } = self;
-        let text = format!("{magic} {boot_id} {durability} {}", uncertain.join(" "));
+        let Self { magic, boot_id, durability, uncertain, forgiven, .. } = self;
+        let mut text = format!("{magic} {boot_id} {durability} {}", uncertain.join(" "));
+        for (gpid, (from, to)) in forgiven {
+            text.push_str(&format!(" {gpid}: {from}..{to}"));
+        }
         crc32c::crc32c(text.as_bytes())
     }
 
@@ -80,6 +102,9 @@ const fn name(durability: Durability) -> &'static str {
     }
 }
 
+/// Where nothing was acknowledged, by the replicas that have yet to find out.
+type Forgiven = BTreeMap<Gpid, Range<u64>>;
+
 /// See the module's header. One for each log.
 #[derive(Debug)]
 pub struct Tails {
@@ -88,6 +113,11 @@ pub struct Tails {
     boot_id: String,
     durability: Durability,
     uncertain: Mutex<BTreeSet<Gpid>>,
+    forgiven: Mutex<Forgiven>,
+    /// What a power loss before the last opening of the log may have left anything of.
+    tail: Mutex<Option<Range<u64>>>,
+    /// Another one writes the file now.
+    retired: AtomicBool,
     /// What the file says. Held by whoever writes it.
     written: Mutex<Note>,
 }
@@ -126,7 +156,11 @@ impl Tails {
         let was_synced = before.as_ref().is_some_and(|note| note.durability == SYNCED);
         let weaker = kept && !was_synced && durability == Durability::GroupSync;
         let weakest = if weaker { Durability::Os } else { durability };
-        let note = Note::new(&boot_id, weakest, &uncertain);
+        let forgiven = before.iter().flat_map(|note| &note.forgiven);
+        let forgiven: Forgiven = forgiven
+            .filter_map(|(text, (from, to))| Some((Gpid::parse(text)?, *from..*to)))
+            .collect();
+        let note = Note::new(&boot_id, name(weakest), &uncertain, &forgiven);
         if before.as_ref() != Some(&note) {
             write(&**disk, path, &note)?;
         }
@@ -136,8 +170,68 @@ impl Tails {
             boot_id,
             durability,
             uncertain: Mutex::new(uncertain),
+            forgiven: Mutex::new(forgiven),
+            tail: Mutex::new(None),
+            retired: AtomicBool::new(false),
             written: Mutex::new(note),
         })
+    }
+
+    /// The log has been read: a power loss may have left anything of what is in `tail`, and nothing that is left begins
+    /// at position `end` or behind it.
+    pub fn read(&self, tail: Option<Range<u64>>, end: u64) {
+        // A footer may be written there, which tells of records before it; what comes after is written from now on.
+        let end = end + 1;
+        let mut forgiven = self.forgiven.lock();
+        forgiven.values_mut().for_each(|range| range.end = range.end.min(end));
+        forgiven.retain(|_, range| !range.is_empty());
+        *self.tail.lock() = tail.map(|tail| tail.start..end);
+    }
+
+    /// Where a replica that is opened with the log has lost nothing, whatever it lacks.
+    #[must_use]
+    pub fn torn(&self, gpid: Gpid) -> Vec<Range<u64>> {
+        self.tail.lock().clone().into_iter().chain(self.forgiven(gpid)).collect()
+    }
+
+    /// Where a replica that has not been opened since a power loss has lost nothing, whatever it lacks.
+    #[must_use]
+    pub fn forgiven(&self, gpid: Gpid) -> Option<Range<u64>> {
+        self.forgiven.lock().get(&gpid).cloned()
+    }
+
+    /// Of all replicas, `left` have not been opened with the log; they must find what is
+    /// [forgiven](Tails::forgiven) them after any number of starts. Before the log says that it is durable. Blocks.
+    ///
+    /// # Errors
+    /// Of the file system: nothing may be written to the log.
+    pub fn keep_for(&self, left: &BTreeSet<Gpid>) -> io::Result<()> {
+        let tail = self.tail.lock().clone();
+        if let Some(tail) = tail {
+            let mut forgiven = self.forgiven.lock();
+            for gpid in left {
+                // One that was left before has written nothing since.
+                forgiven.entry(*gpid).or_insert_with(|| tail.clone());
+            }
+        }
+        self.save(None)?;
+        // The others are mended when the log is open, and not before: see `opened`.
+        self.forgiven.lock().retain(|gpid, _| left.contains(gpid));
+        Ok(())
+    }
+
+    /// A replica has been opened, and lacks nothing. Before it writes to the log. Blocks.
+    ///
+    /// # Errors
+    /// Of the file system: it may not be used.
+    pub fn found_whole(&self, gpid: Gpid) -> io::Result<()> {
+        let was_left = self.forgiven.lock().remove(&gpid).is_some();
+        if was_left { self.save(None) } else { Ok(()) }
+    }
+
+    /// The log is opened anew: whoever is late with this one changes the file no more.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
     }
 
     /// The log has been opened: everything that it held before is synced, whatever its durability was. Blocks.
@@ -145,7 +239,7 @@ impl Tails {
     /// # Errors
     /// Of the file system.
     pub fn opened(&self) -> io::Result<()> {
-        self.save(self.durability)
+        self.save(Some(self.durability))
     }
 
     /// The log has been closed: everything that it ever took is synced, and it takes nothing any more. Blocks.
@@ -153,7 +247,13 @@ impl Tails {
     /// # Errors
     /// Of the file system: after a start of the machine its replicas count as uncertain.
     pub fn closed(&self) -> io::Result<()> {
-        self.save(Durability::GroupSync)
+        self.save(Some(Durability::GroupSync))
+    }
+
+    /// Where the file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Whether the end of a replica's log may be missing.
@@ -167,18 +267,27 @@ impl Tails {
     /// # Errors
     /// Of the file system: the replica counts as uncertain still.
     pub fn settle(&self, gpid: Gpid) -> io::Result<()> {
-        if !self.uncertain.lock().remove(&gpid) {
+        let was_left = self.forgiven.lock().remove(&gpid).is_some();
+        let was_uncertain = self.uncertain.lock().remove(&gpid);
+        if !was_uncertain && !was_left {
             return Ok(());
         }
-        self.save(self.durability).inspect_err(|_| {
-            self.uncertain.lock().insert(gpid);
+        self.save(Some(self.durability)).inspect_err(|_| {
+            if was_uncertain {
+                self.uncertain.lock().insert(gpid);
+            }
         })
     }
 
     /// Writes the file; one write serves whoever waited for the one before it.
-    fn save(&self, durability: Durability) -> io::Result<()> {
+    fn save(&self, durability: Option<Durability>) -> io::Result<()> {
         let mut written = self.written.lock();
-        let note = Note::new(&self.boot_id, durability, &self.uncertain.lock());
+        if self.retired.load(Ordering::Acquire) {
+            return Err(io::Error::other("the log is opened anew"));
+        }
+        let durability = durability.map_or(written.durability.clone(), |it| name(it).to_owned());
+        let (uncertain, forgiven) = (self.uncertain.lock().clone(), self.forgiven.lock().clone());
+        let note = Note::new(&self.boot_id, &durability, &uncertain, &forgiven);
         if *written != note {
             write(&*self.disk, &self.path, &note)?;
             *written = note;
@@ -314,12 +423,61 @@ mod tests {
     }
 
     #[test]
+    fn what_is_forgiven_is_remembered_until_the_replica_is_mended() {
+        let gpid = |index| Gpid::new(1, index);
+        let told = |disk: &MemDisk| -> Vec<_> {
+            let tails = open(disk, Durability::GroupSync, &[0, 1]);
+            (0..2).map(|index| tails.forgiven(gpid(index))).collect()
+        };
+        let mut disk = empty_disk();
+        // What 1 is opened with, and what is told after a start that ends before the log is open, and after it is.
+        let mut start = |tail: Range<u64>, left: &[i32]| {
+            disk = disk.restart(POWER);
+            let tails = open(&disk, Durability::GroupSync, &[0, 1]);
+            tails.read(Some(tail.clone()), tail.end);
+            let torn = tails.torn(gpid(1));
+            tails.keep_for(&gpids(left)).unwrap();
+            let before = told(&disk.restart(POWER));
+            tails.opened().unwrap();
+            (torn, before, told(&disk.restart(POWER)))
+        };
+        let (none, first) = (vec![None, None], vec![None, Some(10..21)]);
+        let torn: Vec<Range<u64>> = std::iter::once(10..21).collect();
+        assert_eq!(
+            start(10..20, &[]),
+            (torn.clone(), none.clone(), none.clone()),
+            "nobody is left"
+        );
+        assert_eq!(start(10..20, &[1]), (torn, first.clone(), first.clone()));
+        let later = vec![30..41, 10..21];
+        assert_eq!(start(30..40, &[1]), (later, first.clone(), first.clone()), "it wrote nothing");
+        let last = vec![38..40, 10..21];
+        assert_eq!(start(38..39, &[]), (last, first, none.clone()), "mended when the log is open");
+        start(10..20, &[0, 1]);
+        let clipped = vec![Some(10..16), Some(10..16)];
+        let cut = start(15..15, &[0, 1]);
+        assert_eq!(
+            cut,
+            (vec![15..16, 10..16], clipped.clone(), clipped),
+            "used again from there on"
+        );
+        let tails = open(&disk, Durability::GroupSync, &[0, 1]);
+        tails.found_whole(gpid(0)).unwrap();
+        assert_eq!(told(&disk.restart(POWER)), [None, Some(10..16)], "one may write from now on");
+        tails.settle(gpid(1)).unwrap();
+        assert_eq!(told(&disk.restart(POWER)), none, "another one was made in its place");
+        tails.retire();
+        tails.opened().unwrap_err();
+    }
+
+    #[test]
     fn a_log_of_which_nothing_is_known_is_uncertain() {
         let disk = empty_disk();
         assert_eq!(uncertain(&open(&disk, Durability::GroupSync, &[0])), [0], "no file");
         disk.corrupt(Path::new(PATH), |content| content[20] ^= 1);
         assert_eq!(uncertain(&open(&disk, Durability::GroupSync, &[0, 1])), [0, 1], "damaged");
-        let note = Note { boot_id: String::new(), ..Note::new("", Durability::Os, &gpids(&[])) };
+        let note =
+            Note { boot_id: String::new(), ..Note::new("", "os", &gpids(&[]), &Forgiven::new()) };
         assert!(!note.holds_under(""), "no run is known to be the same as an unknown one");
     }
 

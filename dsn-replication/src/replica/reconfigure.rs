@@ -83,6 +83,16 @@ impl Replica {
         true
     }
 
+    /// Whether `node` is on its way in as this attempt, and the meta server has not been asked to make it a member.
+    #[must_use]
+    pub fn invites(&self, node: Node, attempt: i64) -> bool {
+        let Role::Primary(lead) = &self.role else { return false };
+        lead.peers.get(&node).is_some_and(|peer| match peer.kind {
+            Kind::Learner { attempt: current, gating, .. } => current == attempt && !gating,
+            Kind::Member => false,
+        })
+    }
+
     /// The meta server wants somebody out, or this primary to step down (`node` is `None`).
     pub fn wish(&mut self, kind: ConfigType, node: Option<Node>, now: Mono, out: &mut Effects) {
         let Role::Primary(lead) = &mut self.role else { return };

@@ -280,16 +280,16 @@ impl Recovery {
         std::mem::take(&mut self.run)
     }
 
-    /// The log has ended. `tail` is where a power loss may have left anything, see
+    /// The log has ended. `tails` is where power losses may have left anything, see
     /// [`Opened::tail`](crate::log::Opened::tail).
     ///
     /// # Errors
     /// [`Untrusted`]: something acknowledged is missing, or may be.
-    pub fn finish(mut self, tail: Option<Range<u64>>) -> Result<Recovered, Untrusted> {
+    pub fn finish(mut self, tails: &[Range<u64>]) -> Result<Recovered, Untrusted> {
         if let Some(untrusted) = self.untrusted {
             return Err(untrusted);
         }
-        let forgiven = |position: u64| tail.as_ref().is_some_and(|tail| tail.contains(&position));
+        let forgiven = |position: u64| tails.iter().any(|tail| tail.contains(&position));
         let mut undecided = Vec::new();
         let mut end = self.decided;
         if planted::has("undecided_dropped") {
@@ -354,6 +354,11 @@ mod tests {
     use crate::mutation::encode_body;
     use bytes::BytesMut;
 
+    /// A power loss may have left anything of the log from a position on.
+    fn torn_from(position: u64) -> Vec<Range<u64>> {
+        std::iter::once(position..u64::MAX).collect()
+    }
+
     fn record(ballot: i64, decree: i64, committed: i64) -> Record {
         let mutation = Mutation {
             gpid: Gpid::new(1, 1),
@@ -397,7 +402,7 @@ mod tests {
         let mut recovery = fed(1, &[(1, 1, 0), (1, 2, 1), (1, 3, 2), (1, 4, 2), (1, 5, 3)]);
         assert_eq!(recovery.full_run(), None);
         assert_eq!(decrees(&recovery.take_run()), [2, 3]);
-        let recovered = recovery.finish(None).unwrap();
+        let recovered = recovery.finish(&[]).unwrap();
         assert_eq!(decrees(&recovered.undecided), [4, 5]);
         assert_eq!((recovered.ballot, recovered.timestamp_us), (Ballot(1), 5001));
         assert_eq!(recovered.damaged, None);
@@ -406,30 +411,30 @@ mod tests {
     #[test]
     fn a_later_primary_replaces_what_was_not_decided() {
         let log = [(1, 1, 0), (1, 2, 0), (1, 3, 0), (2, 2, 1), (2, 3, 1)];
-        let recovered = fed(0, &log).finish(None).unwrap();
+        let recovered = fed(0, &log).finish(&[]).unwrap();
         let ballots: Vec<_> =
             recovered.undecided.iter().map(|m| (m.decree.0, m.ballot.0)).collect();
         assert_eq!(ballots, [(2, 2), (3, 2)]);
         let mut half = fed(0, &[(1, 1, 0), (1, 2, 0), (1, 3, 0), (2, 2, 1)]);
-        let recovered = half.clone().finish(None).unwrap();
+        let recovered = half.clone().finish(&[]).unwrap();
         assert_eq!(decrees(&recovered.undecided), [2, 3], "the old 3 may be decided");
         half.truncate(Decree(3));
-        assert_eq!(decrees(&half.finish(None).unwrap().undecided), [2], "declared void");
+        assert_eq!(decrees(&half.finish(&[]).unwrap().undecided), [2], "declared void");
     }
 
     /// Bug 36: a decree that is missing from the log ends the process.
     #[test]
     fn a_hole_is_a_loss() {
         let hole = Err(Untrusted::Hole(Decree(2)));
-        assert_eq!(fed(0, &[(1, 1, 0), (1, 3, 1)]).finish(None), hole);
-        assert_eq!(fed(0, &[(1, 1, 0), (1, 3, 2)]).finish(Some(0..u64::MAX)), hole, "decided");
-        assert_eq!(fed(1, &[(1, 3, 1)]).finish(None), hole, "collected too early");
+        assert_eq!(fed(0, &[(1, 1, 0), (1, 3, 1)]).finish(&[]), hole);
+        assert_eq!(fed(0, &[(1, 1, 0), (1, 3, 2)]).finish(&torn_from(0)), hole, "decided");
+        assert_eq!(fed(1, &[(1, 3, 1)]).finish(&[]), hole, "collected too early");
         let mut named = fed(0, &[(1, 1, 0)]);
         named.lost(Decree(2), 200);
-        assert_eq!(named.finish(None), hole);
+        assert_eq!(named.finish(&[]), hole);
         let mut known = fed(0, &[(1, 1, 0)]);
         known.summary(Decree(2), 999);
-        assert_eq!(known.finish(None), hole);
+        assert_eq!(known.finish(&[]), hole);
     }
 
     #[test]
@@ -437,12 +442,12 @@ mod tests {
         let mut torn = fed(0, &[(1, 1, 0)]);
         torn.lost(Decree(2), 200);
         torn.record(&record(1, 3, 0));
-        let recovered = torn.finish(Some(150..u64::MAX)).unwrap();
+        let recovered = torn.finish(&torn_from(150)).unwrap();
         assert_eq!(decrees(&recovered.undecided), [1]);
         assert_eq!(recovered.damaged, Some(Decree(2)), "1 stays where it is");
         let mut durable = fed(0, &[(1, 1, 0)]);
         durable.lost(Decree(2), 200);
-        assert_eq!(durable.finish(Some(250..u64::MAX)), Err(Untrusted::Hole(Decree(2))));
+        assert_eq!(durable.finish(&torn_from(250)), Err(Untrusted::Hole(Decree(2))));
     }
 
     #[test]
@@ -452,29 +457,29 @@ mod tests {
         recovery.record(&record(1, 4, 0));
         recovery.truncate(Decree(3));
         recovery.record(&record(2, 3, 2));
-        let recovered = recovery.finish(None).unwrap();
+        let recovered = recovery.finish(&[]).unwrap();
         assert_eq!(decrees(&recovered.undecided), [3]);
         let mut wrong = fed(0, &[(1, 1, 0), (1, 2, 1)]);
         wrong.truncate(Decree(1));
-        assert_eq!(wrong.finish(None), Err(Untrusted::Voided(Decree(1))));
+        assert_eq!(wrong.finish(&[]), Err(Untrusted::Voided(Decree(1))));
     }
 
     #[test]
     fn a_gap_clears_who_is_seen_behind_it() {
         let mut silent = fed(0, &[(1, 1, 0)]);
         silent.gap(150..200);
-        assert_eq!(silent.finish(None), Err(Untrusted::Gap(150)));
+        assert_eq!(silent.finish(&[]), Err(Untrusted::Gap(150)));
         let mut seen = fed(0, &[(1, 1, 0)]);
         seen.gap(150..200);
         seen.record(&record(1, 2, 1));
-        assert!(seen.finish(None).is_ok());
+        assert!(seen.finish(&[]).is_ok());
         let mut summed = fed(0, &[(1, 1, 0)]);
         summed.gap(150..200);
         summed.summary(Decree(1), 500);
-        assert!(summed.finish(None).is_ok());
+        assert!(summed.finish(&[]).is_ok());
         let mut torn = fed(0, &[(1, 1, 0)]);
         torn.gap(150..200);
-        let torn = torn.finish(Some(150..u64::MAX)).unwrap();
+        let torn = torn.finish(&torn_from(150)).unwrap();
         assert_eq!(torn.damaged, Some(Decree(1)), "a later version of it may have been there");
     }
 
@@ -487,11 +492,11 @@ mod tests {
         let mut same = log.clone();
         same.record(&record(1, 4, 2));
         assert_eq!(decrees(&same.take_run()), [1, 2], "the same primary goes on");
-        assert_eq!(decrees(&same.finish(None).unwrap().undecided), [3, 4]);
+        assert_eq!(decrees(&same.finish(&[]).unwrap().undecided), [3, 4]);
         log.record(&record(2, 3, 2));
         assert_eq!(decrees(&log.take_run()), [1], "whose 2 was decided is not known");
-        assert_eq!(log.clone().finish(None), Err(Untrusted::Hole(Decree(2))));
-        let torn = log.clone().finish(Some(340..u64::MAX)).unwrap();
+        assert_eq!(log.clone().finish(&[]), Err(Untrusted::Hole(Decree(2))));
+        let torn = log.clone().finish(&torn_from(340)).unwrap();
         assert_eq!(decrees(&torn.undecided), [2, 3], "it was not durable that 2 is void");
         assert_eq!(torn.damaged, Some(Decree(2)));
         let mut void = log.clone();
@@ -510,7 +515,7 @@ mod tests {
             let mut new =
                 Recovery::new(Gpid::new(1, 1), Decree(9), (150, Ballot::ZERO), codes.clone());
             new.gap(range);
-            new.finish(None)
+            new.finish(&[])
         };
         assert!(new(50..150).is_ok());
         assert_eq!(new(50..151), Err(Untrusted::Gap(150)), "it may have lost its first record");
@@ -518,26 +523,26 @@ mod tests {
         let mut former = Recovery::new(Gpid::new(1, 1), Decree(9), (150, Ballot::ZERO), codes);
         former.lost(Decree(11), 149);
         former.summary(Decree(11), 149);
-        assert!(former.finish(None).is_ok());
+        assert!(former.finish(&[]).is_ok());
     }
 
     #[test]
     fn a_lost_record_that_was_replaced_or_applied_does_no_harm() {
         let mut applied = recovery(5);
         applied.lost(Decree(4), 400);
-        assert!(applied.finish(None).is_ok());
+        assert!(applied.finish(&[]).is_ok());
         let mut again = fed(0, &[(1, 1, 0)]);
         again.lost(Decree(2), 200);
         again.record(&record(2, 2, 1));
-        assert_eq!(decrees(&again.finish(None).unwrap().undecided), [2]);
+        assert_eq!(decrees(&again.finish(&[]).unwrap().undecided), [2]);
         let mut newer = fed(0, &[(1, 1, 0), (1, 2, 0)]);
         newer.lost(Decree(2), 300);
         assert_eq!(
-            newer.clone().finish(None),
+            newer.clone().finish(&[]),
             Err(Untrusted::Hole(Decree(2))),
             "acknowledged, maybe"
         );
-        let recovered = newer.finish(Some(250..u64::MAX)).unwrap();
+        let recovered = newer.finish(&torn_from(250)).unwrap();
         assert_eq!(decrees(&recovered.undecided), [1, 2], "what an earlier primary proposed");
         assert_eq!(recovered.damaged, Some(Decree(2)));
     }

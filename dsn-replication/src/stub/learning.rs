@@ -1,9 +1,11 @@
 //! Both ends of learning, as far as they concern a whole server: replicas that are made or replaced to learn, and
 //! checkpoints that others copy.
 
-use super::open::{open_learned, panicked};
+use super::create::open_learned;
+use super::open::panicked;
 use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, ReplicaStub, layout};
-use crate::group_link::node;
+use crate::codes::RPC_LEARN;
+use crate::group_link::{node, options_for, wire};
 use crate::host::LPC_REPLICA_EVENT;
 use crate::ids::{Ballot, Decree};
 use crate::learn::learner::{Learned, Learner, Lesson};
@@ -15,13 +17,16 @@ use crate::wire::replica::{GroupCheckRequest, LearnRequest, LearnResponse, Learn
 use dsn_core::exec::Ctx;
 use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
-use dsn_rpc::{Replier, Request};
+use dsn_rpc::{CallOptions, Replier, Request, call};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Most replicas of a server that ask, copy or wait for their turn to copy; the others are invited again later.
 pub const LEARNERS_MAX: usize = 64;
+
+/// How long a primary is waited for that is asked whether it still means its invitation; it invites again by itself.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether a replaced replica is gone before its files are left to the repair, and the pause
 /// between two looks: 10 s in all.
@@ -56,7 +61,56 @@ impl ReplicaStub {
         self.invited(ctx, invitation.app, Lesson { gpid: config.pid, primary, ballot, attempt });
     }
 
+    /// Asks the primary whether it still means what it said. An invitation may be old: whoever made a replica for it in
+    /// the place of one that is gone, but is a member by now, would be taken for that member.
     fn invited(&mut self, ctx: &mut Ctx<'_>, info: AppInfo, lesson: Lesson) {
+        let gpid = lesson.gpid;
+        let asked = self.invitations.get(&gpid).copied();
+        if asked.is_some_and(|attempt| attempt >= lesson.attempt)
+            || asked.is_none() && self.invitations.len() >= LEARNERS_MAX
+            || !self.may_learn(ctx, &lesson)
+        {
+            return;
+        }
+        let was_sound = self.is_sound(ctx, gpid);
+        self.invitations.insert(gpid, lesson.attempt);
+        let question = LearnRequest {
+            pid: gpid,
+            learner: wire(self.options.link.me),
+            signature: lesson.attempt,
+            only_confirms: Some(true),
+            ..LearnRequest::default()
+        };
+        let options = CallOptions { timeout: Some(CONFIRM_TIMEOUT), ..options_for(gpid) };
+        let (primary, attempt) = (lesson.primary, lesson.attempt);
+        let done = move |stub: &mut Self, ctx: &mut Ctx<'_>, outcome: Result<LearnResponse, _>| {
+            // A later one is being asked for by now.
+            if stub.invitations.get(&gpid) != Some(&attempt) {
+                return;
+            }
+            stub.invitations.remove(&gpid);
+            match outcome {
+                // What is gone or broken since may have become a member meanwhile: the next invitation is for the one
+                // that takes its place.
+                Ok(_) if was_sound && !stub.is_sound(ctx, gpid) => {}
+                Ok(LearnResponse {
+                    err: ErrorCode::Ok, learn_type: LearnType::Invalid, ..
+                }) => {
+                    stub.accept(ctx, info, lesson);
+                }
+                Ok(LearnResponse { err, .. }) => {
+                    tracing::info!(%gpid, attempt, %err, "an invitation to learn that is no longer meant");
+                }
+                Err(error) => {
+                    tracing::info!(%gpid, attempt, %error, "an invitation to learn is not confirmed");
+                }
+            }
+        };
+        call(ctx, primary, &RPC_LEARN, &question, options, self.me, done);
+    }
+
+    /// Whether this server may learn now, and does not yet.
+    fn may_learn(&self, ctx: &Ctx<'_>, lesson: &Lesson) -> bool {
         let gpid = lesson.gpid;
         // A server that stops has let go of what it holds: it would make another one beside it.
         let busy = self.closing
@@ -66,13 +120,23 @@ impl ReplicaStub {
             // Comes back with its directory, whole: it is not to be replaced as one that is broken.
             || self.held(gpid).is_some_and(|held| self.dirs[held.data_dir].usable().is_none());
         let running = self.learners.get(&gpid).map(|(attempt, _)| *attempt);
-        if busy || running.is_some_and(|attempt| attempt >= lesson.attempt) {
+        let is_new =
+            running.map_or(self.learners.len() < LEARNERS_MAX, |attempt| attempt < lesson.attempt);
+        !busy && is_new
+    }
+
+    /// Whether a replica is held that is not broken.
+    fn is_sound(&self, ctx: &mut Ctx<'_>, gpid: Gpid) -> bool {
+        let placed = self.board.placement.get(ctx, gpid);
+        placed.is_some_and(|placed| placed.gate.status() != PartitionStatus::Error)
+    }
+
+    fn accept(&mut self, ctx: &mut Ctx<'_>, info: AppInfo, lesson: Lesson) {
+        let gpid = lesson.gpid;
+        if !self.may_learn(ctx, &lesson) {
             return;
         }
         self.stop_learning(ctx, gpid);
-        if self.learners.len() >= LEARNERS_MAX {
-            return;
-        }
         if self.held(gpid).is_none() {
             return self.give_up_refused(ctx, gpid, move |stub, ctx, avoid| {
                 let then = move |stub: &mut Self, ctx: &mut Ctx<'_>| stub.learn(ctx, lesson);
@@ -86,17 +150,13 @@ impl ReplicaStub {
     /// Makes a replica a learner, then asks the primary.
     fn learn(&mut self, ctx: &mut Ctx<'_>, lesson: Lesson) {
         let Some(held) = self.held(lesson.gpid) else { return };
-        let broken = self
-            .board
-            .placement
-            .get(ctx, lesson.gpid)
-            .is_some_and(|placed| placed.gate.status() == PartitionStatus::Error);
-        if broken {
+        let host = held.host;
+        if !self.is_sound(ctx, lesson.gpid) {
             // Nothing of it is worth anything: begin anew.
             return self.replace_broken(ctx, lesson);
         }
         let board = self.board.clone();
-        ctx.post(held.host, &LPC_REPLICA_EVENT, move |host, ctx| {
+        ctx.post(host, &LPC_REPLICA_EVENT, move |host, ctx| {
             let begun = host.begin_learning(ctx, lesson.primary, lesson.ballot, lesson.attempt);
             match begun {
                 Ok(position) => board.with(ctx, move |stub, ctx| stub.ask(ctx, lesson, position)),
@@ -224,6 +284,17 @@ impl ReplicaStub {
         let (Some(held), Some(learner)) = (self.held(ask.pid), node(ask.learner)) else {
             return replier.error(ctx, ErrorCode::ObjectNotFound);
         };
+        if ask.only_confirms == Some(true) {
+            ctx.post(held.host, &LPC_REPLICA_EVENT, move |host, ctx| {
+                let state = LearnState::default();
+                let mut answer = answer(ask.pid, LearnType::Invalid, state);
+                if !host.invites(ctx, learner, ask.signature) {
+                    answer.err = ErrorCode::ObjectNotFound;
+                }
+                replier.reply(ctx, &answer);
+            });
+            return;
+        }
         let board = self.board.clone();
         let position = Position {
             decree: Decree(ask.last_committed_decree_in_app),

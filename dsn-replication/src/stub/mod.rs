@@ -6,10 +6,11 @@
 //! This file has the stub itself, [`proposals`] what the meta server wants and is told, [`learning`] both ends of
 //! learning, [`copies`] how much is copied at a time, [`housekeeping`] what happens now and then, [`garbage`] what
 //! becomes of directories that were put aside, [`space`] whether a disk has room; [`open`] reads the disks,
-//! [`closing`] closes what was open, [`layout`] knows their directories.
+//! [`create`] makes replicas, [`closing`] closes what was open, [`layout`] knows their directories.
 
 mod closing;
 pub mod copies;
+mod create;
 pub mod garbage;
 mod housekeeping;
 pub mod layout;
@@ -243,6 +244,8 @@ pub struct ReplicaStub {
     closing: bool,
     metrics: StubMetrics,
     codes: Arc<CodeTable>,
+    /// Attempts at learning that wait for their primary's word that they are meant, by what is learned.
+    invitations: BTreeMap<Gpid, i64>,
     /// Attempts at learning that ask or copy, by what is learned.
     learners: BTreeMap<Gpid, (i64, Addr<Learner>)>,
     /// Checkpoints that learners copy from here.
@@ -312,6 +315,7 @@ impl ReplicaStub {
             closing: false,
             metrics,
             codes,
+            invitations: BTreeMap::new(),
             learners: BTreeMap::new(),
             source: Source::default(),
             copies,

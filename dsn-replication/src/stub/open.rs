@@ -119,13 +119,13 @@ impl Feed {
     fn finish(
         mut self,
         job: &BlockingCtx<'_>,
-        tail: Option<Range<u64>>,
+        forgiven: &[Range<u64>],
         void: &mut LogBatch,
     ) -> Result<Opened, Problem> {
         let run = self.recovery.take_run();
         self.apply(job, &run);
         let Self { gpid, info, dir, machine, recovery, broken, .. } = self;
-        let recovered = recovery.finish(tail);
+        let recovered = recovery.finish(forgiven);
         let recovered = recovered.map_err(|error| Problem::Damaged(error.to_string()));
         match broken.map_or(recovered, Err) {
             Ok(recovered) => {
@@ -145,6 +145,7 @@ impl Feed {
 
 struct Feeds<'a> {
     job: &'a BlockingCtx<'a>,
+    tails: &'a Tails,
     feeds: BTreeMap<Gpid, Feed>,
     /// What they have become.
     replicas: Vec<Opened>,
@@ -152,8 +153,8 @@ struct Feeds<'a> {
 }
 
 impl<'a> Feeds<'a> {
-    fn new(job: &'a BlockingCtx<'a>, feeds: BTreeMap<Gpid, Feed>) -> Self {
-        Self { job, feeds, replicas: Vec::new(), problems: Vec::new() }
+    fn new(job: &'a BlockingCtx<'a>, tails: &'a Tails, feeds: BTreeMap<Gpid, Feed>) -> Self {
+        Self { job, tails, feeds, replicas: Vec::new(), problems: Vec::new() }
     }
 }
 
@@ -197,16 +198,23 @@ impl ReplaySink for Feeds<'_> {
         self.with(gpid, |recovery| recovery.summary(max, position));
     }
 
-    fn ended(&mut self, tail: Option<Range<u64>>) -> LogBatch {
+    fn ended(&mut self, tail: Option<Range<u64>>, end: u64) -> Result<LogBatch, LogError> {
+        self.tails.read(tail, end);
         let mut void = LogBatch::new();
         for (gpid, feed) in std::mem::take(&mut self.feeds) {
             let dir = feed.dir.clone();
-            match feed.finish(self.job, tail.clone(), &mut void) {
+            match feed.finish(self.job, &self.tails.torn(gpid), &mut void) {
                 Ok(replica) => self.replicas.push(replica),
                 Err(problem) => self.problems.push((gpid, dir, problem)),
             }
         }
-        void
+        let left = self.problems.iter().filter_map(|(gpid, _, problem)| match problem {
+            Problem::Unreachable(_) => Some(*gpid),
+            Problem::Damaged(_) => None,
+        });
+        let kept = self.tails.keep_for(&left.collect());
+        kept.map_err(|error| LogError::io(self.tails.path(), error))?;
+        Ok(void)
     }
 }
 
@@ -260,13 +268,12 @@ pub fn open_dir(
             }
         }
     }
-    let mut sink = Feeds::new(job, feeds);
+    let mut sink = Feeds { problems, ..Feeds::new(job, &tails, feeds) };
     let seed = mix64(now_us) ^ job.node().seed();
     let opened = SharedLog::open(disk, &log_dir, options, (seed, now_us), &starts, &mut sink)
         .map_err(|error| error.to_string())?;
     tails.opened().map_err(|error| format!("{}: {error}", layout::log_info(data_dir).display()))?;
-    let Feeds { replicas, problems: unfit, .. } = sink;
-    problems.extend(unfit);
+    let Feeds { replicas, problems, .. } = sink;
     // What another replica of the same partition has replaced is nobody's concern any more.
     put_aside.retain(|(gpid, ..)| replicas.iter().all(|replica| replica.gpid != *gpid));
     let mut left = Vec::new();
@@ -323,7 +330,7 @@ pub fn put_damaged_aside(job: &BlockingCtx<'_>, gpid: Gpid, dir: PathBuf, reason
 pub fn reopen(
     job: &BlockingCtx<'_>,
     factory: &dyn StateMachineFactory,
-    log: &SharedLog,
+    (log, tails): (&SharedLog, &Tails),
     gpid: Gpid,
     dir: &Path,
 ) -> Result<Opened, Problem> {
@@ -339,7 +346,7 @@ pub fn reopen(
             a new one was begun: it can be opened when the server is started anew";
         return Err(Problem::Unreachable(reason.to_owned()));
     }
-    let mut sink = Feeds::new(job, BTreeMap::from([(gpid, feed)]));
+    let mut sink = Feeds::new(job, tails, BTreeMap::from([(gpid, feed)]));
     // What is found there counts as logged from now on.
     let replayed =
         log.replay(start, &mut sink).and_then(|()| log.sync_now(SyncScope::All)).map_err(refused);
@@ -350,24 +357,18 @@ pub fn reopen(
         feed.broken.get_or_insert(problem);
     }
     let mut void = LogBatch::new();
-    let opened = feed.finish(job, log.tail(), &mut void)?;
-    if let Err(error) = mend(log, void) {
+    let opened = feed.finish(job, tails.forgiven(gpid).as_slice(), &mut void)?;
+    let usable = match void.is_empty() {
+        true => tails.found_whole(gpid).map_err(Problem::from),
+        // What is written to a log in use may be lost in part: a hole is mended all at once or not at all.
+        false => Err(refused(log.give_up("what its disk refused before has to be mended"))),
+    };
+    if let Err(problem) = usable {
         close(job, &*opened.machine);
-        return Err(refused(error));
+        return Err(problem);
     }
     log.register(gpid, start.durable, start.floor, start.ballot);
     Ok(opened)
-}
-
-/// Writes anew, durably, what a power loss has left of the end of a log. Nothing else is appended before: once later
-/// records say that everything up to them was durable, a hole would pass for a loss.
-fn mend(log: &SharedLog, mut batch: LogBatch) -> Result<(), LogError> {
-    if batch.is_empty() {
-        return Ok(());
-    }
-    // Nobody waits for these.
-    let _ = log.append(&mut batch)?;
-    log.sync_now(SyncScope::All)
 }
 
 /// Of a replica that may be opened later: the log must not end before it begins.
@@ -393,7 +394,7 @@ pub(super) fn panicked(text: &str) -> AppError {
     AppError::Failed(format!("panic: {text}"))
 }
 
-fn open_machine(
+pub(super) fn open_machine(
     job: &BlockingCtx<'_>,
     factory: &dyn StateMachineFactory,
     args: &OpenArgs<'_>,
@@ -453,77 +454,4 @@ fn open_one(
         machine,
         broken: None,
     })
-}
-
-/// Where a replica begins that is made now.
-fn floor_in(log: &SharedLog) -> Result<u64, String> {
-    let floor = log.end();
-    // Behind the end of a failed log there may be records.
-    log.failure().map_or(Ok(floor), |error| Err(error.to_string()))
-}
-
-/// Creates and opens a new, empty replica whose records will come after the present end of `log`.
-///
-/// # Errors
-/// In words.
-pub fn create_new(
-    job: &BlockingCtx<'_>,
-    factory: &dyn StateMachineFactory,
-    data_dir: &Path,
-    log: &SharedLog,
-    (gpid, info, ballot): (Gpid, &AppInfo, i64),
-) -> Result<Opened, String> {
-    let dir = layout::replica_dir(data_dir, gpid, factory.app_type());
-    let floor = floor_in(log)?;
-    let init = layout::InitInfo::new(ballot, 0, floor);
-    layout::create_new(&**job.disk(), &dir, info, &init).map_err(|error| error.to_string())?;
-    let args = OpenArgs { dir: &dir, gpid, info };
-    let machine = open_machine(job, factory, &args).map_err(|error| error.to_string())?;
-    log.register(gpid, Decree::ZERO, floor, Ballot(ballot));
-    Ok(Opened { gpid, info: info.clone(), dir, machine, recovered: Recovered::default() })
-}
-
-/// Opens a replica anew in the place of the one in `dir`, whose state machine is closed: with the files in `learned`, a
-/// directory of [`layout::learn_dir`], that have everything up to a decree; or empty. Its records will come after the
-/// present end of `log`; the old ones are void.
-///
-/// # Errors
-/// In words.
-pub fn open_learned(
-    job: &BlockingCtx<'_>,
-    factory: &dyn StateMachineFactory,
-    log: &SharedLog,
-    dir: &Path,
-    learned: Option<(&Path, Decree)>,
-    (gpid, info, ballot): (Gpid, &AppInfo, Ballot),
-) -> Result<Opened, String> {
-    let text = |error: io::Error| error.to_string();
-    let disk = job.disk();
-    let floor = floor_in(log)?;
-    let (from, decree) = match learned {
-        Some((from, decree)) => (from.to_owned(), decree),
-        None => (layout::learn_dir(dir), Decree::ZERO),
-    };
-    if learned.is_none() && disk.exists(&from) {
-        disk.remove_dir_all(&from).map_err(text)?;
-    }
-    layout::create(&**disk, &from, info, &layout::InitInfo::new(ballot.0, decree.0, floor))
-        .map_err(text)?;
-    let now_us = job.wall().unix_micros();
-    let old = layout::put_aside(&**disk, dir, now_us, "gar").map_err(text)?;
-    disk.rename(&from, dir).map_err(text)?;
-    sync_parent(&**disk, dir).map_err(text)?;
-    log.register(gpid, decree, floor, ballot);
-    let args = OpenArgs { dir, gpid, info };
-    let machine = open_machine(job, factory, &args).map_err(|error| error.to_string())?;
-    if machine.last_applied() != decree {
-        close(job, &*machine);
-        let has = machine.last_applied();
-        return Err(format!("it has everything up to {has}, not {decree}"));
-    }
-    if let Err(error) = disk.remove_dir_all(&old) {
-        tracing::warn!(%gpid, %error, "the replica that was replaced stays in {}", old.display());
-    }
-    let recovered = Recovered { ballot, ..Recovered::default() };
-    Ok(Opened { gpid, info: info.clone(), dir: dir.to_owned(), machine, recovered })
 }

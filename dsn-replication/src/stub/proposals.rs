@@ -3,7 +3,8 @@
 //! A proposal is a wish: whoever is asked to lead asks the meta server to make that durable first, and leads when it
 //! hears that it is. A primary's own changes ([`ReplicaStub::request_change`]) take the same way.
 
-use super::open::{close, create_new};
+use super::create::create_new;
+use super::open::close;
 use super::{Held, LPC_OPEN_REPLICA, LPC_STUB_EVENT, ReplicaStub, layout};
 use crate::group_link::{node, wire};
 use crate::host::{LPC_REPLICA_EVENT, ReplicaHost};

@@ -411,6 +411,7 @@ impl ReplicaStub {
         let dir = &mut self.dirs[index];
         tracing::error!(dir = %dir.path.display(), %error, "data directory shut, to be opened again");
         dir.former_log = dir.log.take();
+        dir.tails.take().inspect(|tails| tails.retire());
         let now = ctx.clock();
         dir.shut_at = now;
         dir.pause = dir.pause.after(dir.opened_at, now);
@@ -589,7 +590,8 @@ impl ReplicaStub {
 
     fn reopen(&mut self, ctx: &mut Ctx<'_>, gpid: Gpid, unserved: Unserved) {
         let index = unserved.data_dir;
-        let Some(log) = self.dirs[index].usable().cloned() else { return };
+        let dir = &self.dirs[index];
+        let (Some(log), Some(tails)) = (dir.usable().cloned(), dir.tails.clone()) else { return };
         let factory = self.factory.clone();
         let pause = unserved.pause;
         self.opening.insert(gpid, index);
@@ -597,7 +599,7 @@ impl ReplicaStub {
             &LPC_OPEN_REPLICA,
             move |job| {
                 let dir = unserved.dir.clone();
-                match reopen(job, &*factory, &log, gpid, &dir) {
+                match reopen(job, &*factory, (&log, &tails), gpid, &dir) {
                     Ok(opened) => Ok(opened),
                     Err(Problem::Unreachable(reason)) => Err(Unserved { reason, ..unserved }),
                     Err(Problem::Damaged(reason)) => {
@@ -625,6 +627,11 @@ impl ReplicaStub {
                         tracing::error!(%gpid, reason = unserved.reason, ?pause, "still not opened");
                         let unserved = Unserved { pause, ..unserved };
                         stub.board.unserved.lock().insert(gpid, unserved);
+                        if stub.dirs[index].usable().is_none() {
+                            // It was given up, to be opened with everything in it.
+                            stub.worker_logs.look(ctx, None);
+                            stub.repair_dir(ctx, index);
+                        }
                     }
                 }
             },

@@ -300,6 +300,12 @@ impl SimCluster {
         self.servers[index]
     }
 
+    /// The client, for messages of all kinds.
+    #[must_use]
+    pub fn client(&self) -> NodeId {
+        self.client
+    }
+
     fn start_node(&mut self, id: NodeId) {
         if let Err(error) = self.sim.start(id) {
             self.fail(&format!("{} does not start: {error}", self.sim.name(id)));

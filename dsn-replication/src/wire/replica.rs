@@ -173,6 +173,7 @@ message! {
         8: hp_learner: Option<HostPort>,
         9: checksum_type: ChecksumType = ChecksumType::None,
         100: fingerprint: Option<i64>,
+        101: only_confirms: Option<bool>,
     }
 
     /// A primary answers its learner.

@@ -1,5 +1,6 @@
 //! Learners of a checkpoint: what the log keeps for them, how many copy at a time, how fast, and who is to learn.
 
+mod invitations;
 #[path = "../../examples/log_store/log_store.rs"]
 mod log_store;
 mod pins;

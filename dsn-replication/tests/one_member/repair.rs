@@ -8,7 +8,7 @@ use dsn_rpc::error_code::ErrorCode;
 
 use crate::world::{DATA_DIR, PARTITIONS, SECOND, Setting, World, refused};
 
-fn refusing(op: DiskOp, path: &str) -> DiskFault {
+pub fn refusing(op: DiskOp, path: &str) -> DiskFault {
     DiskFault::Fail { op, one_in: 1, path: path.to_owned() }
 }
 

@@ -40,16 +40,16 @@ impl ReplaySink for Back {
         self.recoveries.get_mut(&gpid).unwrap().summary(max, position);
     }
 
-    fn ended(&mut self, tail: Option<std::ops::Range<u64>>) -> LogBatch {
+    fn ended(&mut self, tail: Option<std::ops::Range<u64>>, _: u64) -> Result<LogBatch, LogError> {
         let mut mend = LogBatch::new();
         for (gpid, recovery) in std::mem::take(&mut self.recoveries) {
-            let recovered = recovery.finish(tail.clone());
+            let recovered = recovery.finish(tail.as_slice());
             if let Ok(recovered) = &recovered {
                 recovered.mend(gpid, &mut mend);
             }
             self.recovered.insert(gpid, recovered);
         }
-        mend
+        Ok(mend)
     }
 }
 

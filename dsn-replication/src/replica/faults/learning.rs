@@ -87,3 +87,23 @@ fn a_learner_far_behind_begins_with_a_checkpoint_or_the_log() {
         world.must_agree();
     }
 }
+
+/// Whoever has lost everything may make a new replica for an invitation that is still meant, and for no other.
+#[test]
+fn an_invitation_is_meant_until_it_may_have_made_a_member() {
+    let (mut world, primary, member, learner) = with_learner();
+    let Message::Invite(_, attempt) = world.invited(primary, learner) else { unreachable!() };
+    let invites = |world: &World, at: usize, whom: usize, attempt: i64| {
+        world.core(at).invites(node(whom), attempt)
+    };
+    assert!(invites(&world, primary, learner, attempt));
+    assert!(!invites(&world, primary, learner, attempt - 1), "an older attempt");
+    assert!(!invites(&world, primary, member, 0), "a member");
+    assert!(!invites(&world, member, learner, attempt), "not by this one");
+    world.feed(primary, learner);
+    assert!(!invites(&world, primary, learner, attempt), "it may be a member by now");
+    world.answer();
+    assert!(world.config.secondaries.contains(&learner));
+    assert!(!invites(&world, primary, learner, attempt), "it is one");
+    world.must_agree();
+}

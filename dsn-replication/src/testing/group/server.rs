@@ -1,6 +1,7 @@
 //! One server of a group under test: a disk, a log, a core, and a state machine that is the list of what was applied.
 
 use super::*;
+use crate::log::LogError;
 
 pub(crate) struct Server {
     pub(crate) disk: MemDisk,
@@ -57,12 +58,12 @@ impl ReplaySink for Feed {
     fn summary(&mut self, _: Gpid, max: Decree, position: u64) {
         self.recovery.summary(max, position);
     }
-    fn ended(&mut self, tail: Option<Range<u64>>) -> LogBatch {
+    fn ended(&mut self, tail: Option<Range<u64>>, _: u64) -> Result<LogBatch, LogError> {
         self.drain();
-        let recovered = self.recovery.clone().finish(tail).expect("nothing is lost");
+        let recovered = self.recovery.clone().finish(tail.as_slice()).expect("nothing is lost");
         let mut mended = LogBatch::new();
         self.recovered.insert(recovered).mend(GPID, &mut mended);
-        mended
+        Ok(mended)
     }
 }
 
