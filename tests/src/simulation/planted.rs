@@ -92,7 +92,7 @@ mod hunting {
     /// Seeds that a hunt tries.
     pub const SEEDS_MAX: u64 = 200;
     /// The same for groups of cores, and steps of each.
-    const CORE_SEEDS_MAX: u64 = 500;
+    const CORE_SEEDS_MAX: u64 = 20_000;
     const CORE_STEPS: usize = 4_000;
 
     /// How a bug was found.
