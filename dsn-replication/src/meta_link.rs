@@ -21,14 +21,15 @@ use dsn_rpc::thrift::List;
 use dsn_rpc::{CallError, CallOptions, call};
 
 use crate::codes::{
-    RPC_CM_CONFIG_SYNC, RPC_CM_UPDATE_PARTITION_CONFIGURATION, RPC_FD_FAILURE_DETECTOR_PING,
+    RPC_CM_CONFIG_SYNC, RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX,
+    RPC_CM_UPDATE_PARTITION_CONFIGURATION, RPC_FD_FAILURE_DETECTOR_PING,
 };
 use crate::failure_detector::Timing;
 use crate::failure_detector::lease::Lease;
 use crate::failure_detector::worker::{Ack, BeaconId, Link, Worker};
 use crate::wire::config::{
     ConfigSyncRequest, ConfigSyncResponse, ConfigurationUpdateRequest, ConfigurationUpdateResponse,
-    ReplicaInfo,
+    PartitionConfiguration, QueryCfgRequest, QueryCfgResponse, ReplicaInfo,
 };
 use crate::wire::replica::{BeaconAck, BeaconMsg};
 
@@ -100,6 +101,10 @@ pub struct MetaLinkOptions {
 pub type UpdateDone =
     Box<dyn FnOnce(&mut Ctx<'_>, Result<ConfigurationUpdateResponse, ErrorCode>) + Send>;
 
+/// Receives a group as the meta server has it, or why it did not say.
+pub type GroupDone =
+    Box<dyn FnOnce(&mut Ctx<'_>, Result<PartitionConfiguration, ErrorCode>) + Send>;
+
 /// A report under way.
 struct Update {
     request: ConfigurationUpdateRequest,
@@ -159,6 +164,15 @@ fn is_transient(err: ErrorCode) -> bool {
             | ErrorCode::ForwardToOthers
             | ErrorCode::UnderRecovery
     )
+}
+
+/// The group that was asked for, in an answer.
+fn group_in(answer: &QueryCfgResponse, gpid: Gpid) -> Result<PartitionConfiguration, ErrorCode> {
+    if !answer.err.is_ok() {
+        return Err(answer.err);
+    }
+    let group = answer.partitions.iter().find(|group| group.pid == gpid);
+    group.ok_or(ErrorCode::ObjectNotFound)
 }
 
 impl MetaLink {
@@ -382,6 +396,29 @@ impl MetaLink {
 
 /// Reports of changed groups.
 impl MetaLink {
+    /// Asks the leader, once, for the durable record of a group. `done` gets `ERR_INACTIVE_STATE` without a lease,
+    /// `ERR_TIMEOUT` when there was no answer, `ERR_OBJECT_NOT_FOUND` for a table that has no such partition or another
+    /// id, and whatever else the leader answers.
+    pub fn find_group(&mut self, ctx: &mut Ctx<'_>, table: &str, gpid: Gpid, done: GroupDone) {
+        if !self.fd.is_connected() {
+            return done(ctx, Err(ErrorCode::InactiveState));
+        }
+        let indices = vec![gpid.partition_index];
+        let request = QueryCfgRequest { app_name: table.to_owned(), partition_indices: indices };
+        let name = self.fd.target().clone();
+        self.with_address(ctx, &name, CALL_TIMEOUT, move |link, ctx, found| {
+            let Ok(to) = found else { return done(ctx, Err(ErrorCode::Timeout)) };
+            let options = CallOptions::within(CALL_TIMEOUT);
+            let (code, me) = (&RPC_CM_QUERY_PARTITION_CONFIG_BY_INDEX, link.me);
+            call(ctx, to, code, &request, options, me, move |_, ctx, outcome| {
+                done(
+                    ctx,
+                    outcome.map_or(Err(ErrorCode::Timeout), |answer| group_in(&answer, gpid)),
+                );
+            });
+        });
+    }
+
     /// Asks the leader to make a change of a group durable, again and again until it answers. `done` gets the group
     /// when the change was made, and the error when it was refused: `ERR_INVALID_VERSION` when the group is another
     /// already (a config sync is under way then), `ERR_INACTIVE_STATE` when the lease was lost.

@@ -225,8 +225,8 @@ impl Tails {
     /// # Errors
     /// Of the file system: it may not be used.
     pub fn found_whole(&self, gpid: Gpid) -> io::Result<()> {
-        let was_left = self.forgiven.lock().remove(&gpid).is_some();
-        if was_left { self.save(None) } else { Ok(()) }
+        let Some(torn) = self.forgiven.lock().remove(&gpid) else { return Ok(()) };
+        self.save(None).inspect_err(|_| self.forgiven.lock().extend([(gpid, torn)]))
     }
 
     /// The log is opened anew: whoever is late with this one changes the file no more.
@@ -267,15 +267,16 @@ impl Tails {
     /// # Errors
     /// Of the file system: the replica counts as uncertain still.
     pub fn settle(&self, gpid: Gpid) -> io::Result<()> {
-        let was_left = self.forgiven.lock().remove(&gpid).is_some();
+        let torn = self.forgiven.lock().remove(&gpid);
         let was_uncertain = self.uncertain.lock().remove(&gpid);
-        if !was_uncertain && !was_left {
+        if !was_uncertain && torn.is_none() {
             return Ok(());
         }
         self.save(Some(self.durability)).inspect_err(|_| {
             if was_uncertain {
                 self.uncertain.lock().insert(gpid);
             }
+            self.forgiven.lock().extend(torn.map(|torn| (gpid, torn)));
         })
     }
 
@@ -462,6 +463,10 @@ mod tests {
             "used again from there on"
         );
         let tails = open(&disk, Durability::GroupSync, &[0, 1]);
+        disk.stop_at(disk.steps());
+        tails.found_whole(gpid(0)).unwrap_err();
+        tails.settle(gpid(1)).unwrap_err();
+        disk.stop_at(u64::MAX);
         tails.found_whole(gpid(0)).unwrap();
         assert_eq!(told(&disk.restart(POWER)), [None, Some(10..16)], "one may write from now on");
         tails.settle(gpid(1)).unwrap();

@@ -309,6 +309,15 @@ impl Lead {
         need
     }
 
+    /// A learner that was invited so long ago at least, and has not said what it has.
+    pub(super) fn silent_learner(&self, now: Mono, least: Duration) -> Option<Node> {
+        let is_silent = |peer: &Peer| {
+            matches!(peer.kind, Kind::Learner { progress: Progress::Invited, .. })
+                && now.saturating_since(peer.progress_at) >= least
+        };
+        self.peers.iter().find(|(_, peer)| is_silent(peer)).map(|(node, _)| *node)
+    }
+
     /// A peer that is not a member.
     pub(super) fn add_learner(&mut self, node: Node, now: Mono) -> i64 {
         let attempt = self.next_attempt;

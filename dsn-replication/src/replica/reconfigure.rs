@@ -69,14 +69,18 @@ impl Replica {
         }
     }
 
-    /// The meta server wants another member. Returns whether it is on its way in.
+    /// The meta server wants another member. Returns whether it is on its way in. Where there are as many as are wanted, a
+    /// learner that has not answered gives way: the meta server would not ask for another one beside it.
     pub fn add_learner(&mut self, node: Node, most: usize, now: Mono, out: &mut Effects) -> bool {
         let Role::Primary(lead) = &mut self.role else { return false };
         if let Some(peer) = lead.peers.get(&node) {
             return peer.kind != Kind::Member;
         }
         if lead.peers.len() + 1 >= most {
-            return false;
+            let silent = lead.silent_learner(now, self.options.group.resend_after);
+            let Some(silent) = silent.filter(|_| lead.peers.len() < most) else { return false };
+            tracing::info!(gpid = %self.gpid, learner = %silent, "a learner that does not answer gives way to another");
+            lead.peers.remove(&silent);
         }
         let attempt = lead.add_learner(node, now);
         out.push(Effect::Invite(node, attempt));

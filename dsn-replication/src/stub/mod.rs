@@ -240,6 +240,9 @@ pub struct ReplicaStub {
     /// Being made, opened or closed, and in which data directory.
     opening: BTreeMap<Gpid, usize>,
     proposed: BTreeSet<Gpid>,
+    /// Partitions of which the meta server is asked whether nobody has led them yet, by the number of the question.
+    new_groups: BTreeMap<Gpid, u64>,
+    questions: u64,
     /// Whatever is opened from now on is closed at once.
     closing: bool,
     metrics: StubMetrics,
@@ -312,6 +315,8 @@ impl ReplicaStub {
             held: BTreeMap::new(),
             opening: BTreeMap::new(),
             proposed: BTreeSet::new(),
+            new_groups: BTreeMap::new(),
+            questions: 0,
             closing: false,
             metrics,
             codes,
@@ -457,6 +462,7 @@ impl ReplicaStub {
             });
         }));
         self.superseded(gpid);
+        self.new_groups.remove(&gpid);
         self.board.placement.insert(gpid, Placed { host, gate });
         self.held.insert(gpid, Held { host, info, dir, data_dir, refused: None });
     }

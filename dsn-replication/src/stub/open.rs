@@ -335,8 +335,10 @@ pub fn reopen(
     dir: &Path,
 ) -> Result<Opened, Problem> {
     let refused = |error: LogError| Problem::Unreachable(error.to_string());
+    // Whatever becomes of what is not the replica's own says nothing against it.
+    let elsewhere = |error: io::Error| Problem::Unreachable(error.to_string());
     // What the disk refused may have been the sync after it was put in place.
-    sync_parent(&**job.disk(), dir)?;
+    sync_parent(&**job.disk(), dir).map_err(elsewhere)?;
     let codes = Arc::new(CodeTable::new(factory.codes()));
     let feed = open_one(job, factory, gpid, dir, &codes)?;
     let start = start_of(&feed);
@@ -359,7 +361,7 @@ pub fn reopen(
     let mut void = LogBatch::new();
     let opened = feed.finish(job, tails.forgiven(gpid).as_slice(), &mut void)?;
     let usable = match void.is_empty() {
-        true => tails.found_whole(gpid).map_err(Problem::from),
+        true => tails.found_whole(gpid).map_err(elsewhere),
         // What is written to a log in use may be lost in part: a hole is mended all at once or not at all.
         false => Err(refused(log.give_up("what its disk refused before has to be mended"))),
     };

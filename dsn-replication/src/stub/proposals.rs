@@ -20,6 +20,9 @@ use dsn_rpc::error_code::ErrorCode;
 use dsn_rpc::gpid::Gpid;
 use dsn_rpc::{Replier, Request};
 
+/// Most partitions of which it is asked at a time whether nobody has led them yet; the meta server proposes again.
+pub const NEW_GROUPS_MAX: usize = 10_000;
+
 /// Members of a group but the primary, without those that have no address.
 fn secondaries(config: &PartitionConfiguration) -> Vec<Node> {
     config.secondaries.iter().filter_map(|address| node(*address)).collect()
@@ -107,7 +110,9 @@ impl ReplicaStub {
         self.ask_to_lead(ctx, ConfigurationUpdateRequest { known_ballot, ..proposal });
     }
 
-    /// Makes an empty replica, then goes on with the proposal.
+    /// Makes an empty replica, then goes on with the proposal, if the meta server says that nobody has led the partition
+    /// yet. The proposal may be old: a server that has lost its replica since it became a member would be taken for that
+    /// member.
     fn create_to_lead(&mut self, ctx: &mut Ctx<'_>, proposal: ConfigurationUpdateRequest) {
         let gpid = proposal.config.pid;
         // A group that ever had a primary may have data, whatever the meta server has heard of it.
@@ -116,10 +121,56 @@ impl ReplicaStub {
             tracing::error!(%gpid, "asked to lead a partition that has data, of which this server has none");
             return;
         }
-        let info = proposal.info.clone();
-        let ballot = Ballot(proposal.config.ballot);
+        let Some(link) = self.link else { return };
+        if self.new_groups.contains_key(&gpid) || self.new_groups.len() >= NEW_GROUPS_MAX {
+            return;
+        }
+        self.questions += 1;
+        let question = self.questions;
+        self.new_groups.insert(gpid, question);
+        let board = self.board.clone();
+        let table = proposal.info.app_name.clone();
+        ctx.post(link, &LPC_STUB_EVENT, move |link, ctx| {
+            let done = move |ctx: &mut Ctx<'_>, group| {
+                board.with(ctx, move |stub, ctx| {
+                    stub.create_new_group(ctx, question, proposal, group)
+                });
+            };
+            link.find_group(ctx, &table, gpid, Box::new(done));
+        });
+    }
+
+    /// The meta server has said what it has of a group that this server was asked to lead as the first.
+    fn create_new_group(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        question: u64,
+        proposal: ConfigurationUpdateRequest,
+        group: Result<PartitionConfiguration, ErrorCode>,
+    ) {
+        let (gpid, info) = (proposal.config.pid, proposal.info.clone());
+        // What was opened and is gone again since may have been a member.
+        if self.new_groups.get(&gpid) != Some(&question) {
+            return;
+        }
+        self.new_groups.remove(&gpid);
+        match group {
+            Ok(group) if group.ballot == 0 => {}
+            Ok(group) => {
+                tracing::warn!(%gpid, ballot = group.ballot, "asked to be the first to lead a partition that has been led");
+                return;
+            }
+            Err(error) => {
+                tracing::info!(%gpid, %error, "it is not known whether a partition is new");
+                return;
+            }
+        }
+        let busy = self.closing || self.opening.contains_key(&gpid);
+        if busy || self.held.contains_key(&gpid) || self.is_waiting(gpid) {
+            return;
+        }
         let then = move |stub: &mut Self, ctx: &mut Ctx<'_>| stub.ask_to_lead(ctx, proposal);
-        self.create(ctx, (gpid, info, ballot), None, then);
+        self.create(ctx, (gpid, info, Ballot::ZERO), None, then);
     }
 
     /// Makes an empty replica in the directory that has the fewest of its table, then of all; in the one to `avoid`

@@ -1,8 +1,8 @@
 //! Learners of a checkpoint: what the log keeps for them, how many copy at a time, how fast, and who is to learn.
 
-mod invitations;
 #[path = "../../examples/log_store/log_store.rs"]
 mod log_store;
+mod outdated;
 mod pins;
 mod unsynced;
 
@@ -162,10 +162,11 @@ fn copied(concurrent: usize) -> Vec<Duration> {
     );
     let mut world = World::without_the_last(3, 4, &more);
     world.append(3);
-    world.cluster.run_for(Duration::from_secs(5));
-    world.cluster.start_server(3);
-    world.cluster.run_for(Duration::from_secs(1));
+    // All have told the meta server what they have: those that lose their primary get one of two each.
+    world.cluster.run_for(Duration::from_secs(35));
     world.lose(0);
+    // All of them find a place at the same moment.
+    world.cluster.start_server(3);
     let begun = world.cluster.sim().now();
     let mut whole = Vec::new();
     while whole.len() < 4 {
@@ -362,4 +363,21 @@ fn a_replica_that_its_disk_refuses_for_good_is_learned_anew() {
         world.run_until_whole(Duration::from_secs(60));
         world.cluster.finish();
     }
+}
+
+/// A machine loses its power. Its group finds out before the meta server does, which wants it back until then: somebody
+/// else takes its place as soon as it is known to be dead.
+#[test]
+fn a_dead_learner_gives_way_to_another() {
+    let mut world = World::of((4, 1), 4, 1, "", true);
+    world.append_one().expect("the append is acknowledged");
+    let lost = world.secondary();
+    world.cluster.power_off_server(lost);
+    world.append_one().expect("the append is acknowledged");
+    assert!(!world.groups()[0].1.contains(&lost), "it was asked for");
+    let took = world.run_until_whole(Duration::from_secs(90));
+    println!("whole after {took:?}");
+    assert!(took < Duration::from_secs(25), "it was waited for: {took:?}");
+    world.cluster.start_server(lost);
+    world.cluster.finish();
 }

@@ -6,6 +6,7 @@
 //! After healing: every group has all its members, and members of equal decree have equal images on their disks, byte
 //! for byte.
 
+use super::groups;
 use super::shape::{Servers, Shape};
 use super::spy::Contents;
 use dsn_core::disk::read_file;
@@ -276,7 +277,8 @@ pub fn is_member(servers: &Servers, server: usize) -> bool {
 
 /// Whether what a server, of this number, has may be all there is of a group: it leads one that has no other member, or
 /// has asked for a change after which that may be so; or nobody else who runs is a member, for it may be about to lead,
-/// or to lead again when its disk gives back what it has.
+/// or to lead again when its disk gives back what it has. Who takes itself for a member may have been put out and not
+/// have heard: the meta server knows, and when it does not run it may be so.
 pub fn has_all_there_is(sim: &Sim, servers: &Servers, partitions: i32, server: usize) -> bool {
     let (node, mut alone) = (servers.replicas[server], false);
     servers.watches[server].for_each(|_, placed| {
@@ -287,8 +289,11 @@ pub fn has_all_there_is(sim: &Sim, servers: &Servers, partitions: i32, server: u
         alone |= sim.peek(node, placed.host, core).unwrap_or_default();
     });
     let has_member_elsewhere = |index: i32| {
+        let members = groups::members_of(sim, servers, index).unwrap_or_default();
         let elsewhere = replicas(sim, servers, index);
-        elsewhere.iter().any(|(_, status, other)| *other != node && is_of_member(*status))
+        elsewhere.iter().any(|(_, status, other)| {
+            *other != node && is_of_member(*status) && members.contains(other)
+        })
     };
     alone || !(0..partitions).all(has_member_elsewhere)
 }

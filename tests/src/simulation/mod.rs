@@ -6,6 +6,7 @@
 //! copy of everything, a partition whose stored bytes were damaged may be refused instead; it must never be served.
 
 pub mod cuts;
+pub mod groups;
 pub mod history;
 pub mod members;
 pub mod plan;

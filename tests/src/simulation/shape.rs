@@ -3,6 +3,7 @@
 //! Everything is a knob, so that a scenario file says it: a cluster of one replica server is the default, one of three
 //! is `"cluster.servers" = 3` and `"cluster.copies" = 3`.
 
+use super::groups::{MetaWatch, WatchedMeta};
 use super::spy::{Contents, spied};
 use dsn_core::sim::{Knob, NodeId, NodeSpec, Scenario, Sim};
 use dsn_replication::host::ReplicaHost;
@@ -204,8 +205,12 @@ fn replication(scenario: &Scenario) -> ReplicationOptions {
 pub struct Servers {
     /// Meta servers.
     pub metas: Vec<NodeId>,
+    /// What they know.
+    pub meta_watches: Vec<MetaWatch>,
     /// Replica servers.
     pub replicas: Vec<NodeId>,
+    /// Where each of them listens.
+    pub addresses: Vec<SocketAddr>,
     /// Their replicas.
     pub watches: Vec<Watch<ReplicaHost>>,
     /// What their state machines apply.
@@ -239,20 +244,25 @@ pub fn add_servers(sim: &mut Sim, scenario: &Scenario) -> Servers {
     let replication = replication(scenario);
     let meta = meta(scenario);
     let names = shape.meta_names().into_iter().zip(0..);
-    let metas = names.map(|(name, index)| add_meta(sim, &name, index, &meta, &replication));
+    let meta_watches: Vec<MetaWatch> = names.clone().map(|_| MetaWatch::default()).collect();
+    let metas = names.zip(&meta_watches).map(|((name, index), watch)| {
+        add_meta(sim, (&name, index), &meta, &replication, watch.clone())
+    });
     let metas = metas.collect();
     let names = shape.server_names().into_iter().zip(0..);
-    let addresses = shape.meta_addresses();
+    let meta_addresses = shape.meta_addresses();
+    let addresses =
+        (0..shape.servers).map(|index| at(SERVER_HOSTS + index, REPLICA_PORT)).collect();
     let watches: Vec<Watch<ReplicaHost>> = (0..shape.servers).map(|_| Watch::default()).collect();
     let contents = Contents::default();
     let data_dirs = data_dirs(scenario);
     let workers = knob(scenario, "cluster.workers") as usize;
     let replicas = names.zip(&watches).map(|((name, index), watch)| {
         let seen = (watch.clone(), contents.clone());
-        add_replica(sim, (&name, index), &addresses, &replication, &data_dirs, workers, seen)
+        add_replica(sim, (&name, index), &meta_addresses, &replication, &data_dirs, workers, seen)
     });
     let replicas = replicas.collect();
-    Servers { metas, replicas, watches, contents, data_dirs }
+    Servers { metas, meta_watches, replicas, addresses, watches, contents, data_dirs }
 }
 
 fn meta(scenario: &Scenario) -> MetaServerOptions {
@@ -272,14 +282,14 @@ fn meta(scenario: &Scenario) -> MetaServerOptions {
 
 fn add_meta(
     sim: &mut Sim,
-    name: &str,
-    index: u8,
+    (name, index): (&str, u8),
     meta: &MetaServerOptions,
     replication: &ReplicationOptions,
+    watch: MetaWatch,
 ) -> NodeId {
     let (meta, replication) = (meta.clone(), replication.clone());
     let app = move || -> Box<dyn dsn_core::app::ServiceApp> {
-        Box::new(MetaApp::new(MetaAppOptions {
+        let app = MetaApp::new(MetaAppOptions {
             listen: at(META_HOSTS + index, META_PORT),
             data_dir: "/data".into(),
             replication: replication.clone(),
@@ -287,7 +297,8 @@ fn add_meta(
             rpc: RpcOptions::default(),
             envs: pegasus_server::program::env_rules(),
             extend: Box::new(|_| {}),
-        }))
+        });
+        Box::new(WatchedMeta { app, watch: watch.clone() })
     };
     sim.add_node(NodeSpec::new(name, [10, 0, 0, META_HOSTS + index].into(), 1, app))
 }

@@ -309,17 +309,20 @@ impl Cluster {
     pub(super) fn view(&self, gpid: Gpid, now: Mono) -> View {
         let Some(partition) = self.partition(gpid) else { return View::default() };
         let config = &partition.config;
-        let alive: Vec<RpcAddress> = self.alive().collect();
-        let alive = alive
-            .into_iter()
+        let proposal = partition.proposal.as_ref();
+        let heir = proposal.filter(|proposal| proposal.kind == ConfigType::UpgradeToPrimary);
+        let heir = heir.map(|proposal| proposal.node);
+        let alive = self
+            .alive()
             .map(|node| Candidate {
                 node,
-                load: self.nodes.get(&node).map(|n| n.load(gpid.app_id)).unwrap_or_default(),
+                load: self.nodes.get(&node).map(|n| n.load(gpid)).unwrap_or_default(),
                 doubtful: self.fd.is_unstable(node, now)
                     || partition.avoid == Some(node)
                     || self.doubted.contains(&node),
                 may_be_gone: self.doubted.contains(&node),
                 lacks: self.nodes.get(&node).is_some_and(|entry| entry.cannot_serve(gpid)),
+                asked: heir == Some(node),
             })
             .collect();
         let delay = Duration::from_millis(self.options.meta.replica_assign_delay_ms_for_dropouts);

@@ -18,6 +18,8 @@ pub struct Candidate {
     pub may_be_gone: bool,
     /// Its last report names no replica of the partition.
     pub lacks: bool,
+    /// It is asked to lead already.
+    pub asked: bool,
 }
 
 /// Who becomes the first primary of a partition: fewest primaries of the table, then of all tables, then fewest
@@ -32,12 +34,13 @@ pub fn first_primary(candidates: &[Candidate]) -> Option<RpcAddress> {
 }
 
 /// Which of the living secondaries takes over: the one with fewest primaries, among those that still hold the
-/// partition's data.
+/// partition's data; but nobody is asked in the place of another because loads have changed.
 #[must_use]
 pub fn next_primary(secondaries: &[Candidate]) -> Option<RpcAddress> {
     let rank = |candidate: &&Candidate| {
         let Load { app_primaries, primaries, .. } = candidate.load;
-        (candidate.lacks, candidate.doubtful, app_primaries, primaries, candidate.node)
+        let Candidate { lacks, doubtful, asked, node, .. } = **candidate;
+        (lacks, doubtful, !asked, app_primaries, primaries, node)
     };
     secondaries.iter().min_by_key(rank).map(|candidate| candidate.node)
 }

@@ -55,7 +55,7 @@ impl Cluster {
         self.proposed.insert(gpid);
         let entry = self.nodes.entry(node).or_default();
         match kind {
-            ConfigType::AssignPrimary => drop(entry.planned_primaries.insert(gpid)),
+            _ if leads => drop(entry.planned_primaries.insert(gpid)),
             ConfigType::AddSecondary => drop(entry.planned_secondaries.insert(gpid)),
             _ => {}
         }

@@ -276,6 +276,7 @@ mod tests {
             doubtful: false,
             may_be_gone: false,
             lacks: one.collected && one.replica.is_none(),
+            asked: false,
         });
         let members = [&[primary][..], secondaries].concat();
         let members = members.iter().filter(|n| **n > 0).chain(drops.iter().rev());

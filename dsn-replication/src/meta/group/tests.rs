@@ -103,6 +103,7 @@ fn view(config: PartitionConfiguration, alive: &[u8]) -> View {
             doubtful: false,
             may_be_gone: false,
             lacks: false,
+            asked: false,
         })
         .collect();
     let former = |node: &RpcAddress| Former { node: *node, ..Former::default() };
@@ -339,6 +340,34 @@ fn a_secondary_takes_over_from_a_dead_primary() {
 }
 
 /// The primary and the first in line have both lost what they held; the third has everything.
+/// Who is asked to lead counts as the primary that it will be, for the groups that lose theirs at the same moment.
+#[test]
+fn the_groups_of_a_dead_primary_are_spread_over_the_others() {
+    let mut bench = Bench::new();
+    let all = [1, 2, 3];
+    all.iter().for_each(|node| bench.beacon(*node, 1));
+    assert_eq!(bench.create("temp", 12, 3), ErrorCode::Ok);
+    bench.obey(&all);
+    let alive = [2, 3];
+    let heirs = |bench: &Bench| -> Vec<RpcAddress> {
+        let groups = (0..12).map(|index| bench.partition(Gpid::new(1, index)));
+        let proposals = groups.filter_map(|group| group.proposal.as_ref());
+        let leads = proposals.filter(|proposal| proposal.kind == ConfigType::UpgradeToPrimary);
+        leads.map(|proposal| proposal.node).collect()
+    };
+    while heirs(&bench).is_empty() {
+        bench.pass(Duration::from_secs(1), &alive);
+    }
+    let asked = heirs(&bench);
+    let each = alive.map(|n| asked.iter().filter(|node| **node == addr(n)).count());
+    assert_eq!(each, [2, 2]);
+    bench.pass(Duration::from_secs(2), &alive);
+    assert_eq!(heirs(&bench), asked, "nobody else is asked meanwhile");
+    bench.obey(&alive);
+    let leads = |n: &u8| bench.cluster.nodes[&addr(*n)].primaries.len();
+    assert_eq!(alive.each_ref().map(leads), [6, 6]);
+}
+
 #[test]
 fn a_secondary_that_lost_its_replica_is_not_waited_for() {
     let mut bench = started(3);

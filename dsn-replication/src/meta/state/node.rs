@@ -46,19 +46,28 @@ fn of_app(set: &BTreeSet<Gpid>, app_id: i32) -> usize {
 }
 
 impl Node {
-    /// Its load, as placement of a partition of `app_id` sees it.
-    pub fn load(&self, app_id: i32) -> Load {
-        let app_primaries =
-            of_app(&self.primaries, app_id) + of_app(&self.planned_primaries, app_id);
-        let app_secondaries =
-            of_app(&self.secondaries, app_id) + of_app(&self.planned_secondaries, app_id);
-        let primaries = self.primaries.len() + self.planned_primaries.len();
-        Load {
-            app_primaries,
-            app_replicas: app_primaries + app_secondaries,
-            primaries,
-            replicas: primaries + self.secondaries.len() + self.planned_secondaries.len(),
+    /// Its load, as placement of a partition sees it: what is planned for that partition does not count.
+    pub fn load(&self, gpid: Gpid) -> Load {
+        let of_table = |set: &BTreeSet<Gpid>| of_app(set, gpid.app_id);
+        let (leads, follows) = (of_table(&self.primaries), of_table(&self.secondaries));
+        let mut load = Load {
+            app_primaries: leads,
+            app_replicas: leads + follows,
+            primaries: self.primaries.len(),
+            replicas: self.primaries.len() + self.secondaries.len(),
+        };
+        let leading = self.planned_primaries.iter().map(|planned| (planned, 1));
+        let following = self.planned_secondaries.iter().map(|planned| (planned, 0));
+        for (planned, leads) in leading.chain(following).filter(|(planned, _)| **planned != gpid) {
+            let of_table = usize::from(planned.app_id == gpid.app_id);
+            // Whoever takes over has its replica already.
+            let new = usize::from(!self.secondaries.contains(planned));
+            load.primaries += leads;
+            load.replicas += new;
+            load.app_primaries += leads * of_table;
+            load.app_replicas += new * of_table;
         }
+        load
     }
 
     /// Partitions it is a member of.
