@@ -312,7 +312,7 @@ impl Lead {
     /// A learner that was invited so long ago at least, and has not said what it has.
     pub(super) fn silent_learner(&self, now: Mono, least: Duration) -> Option<Node> {
         let is_silent = |peer: &Peer| {
-            matches!(peer.kind, Kind::Learner { progress: Progress::Invited, .. })
+            matches!(peer.kind, Kind::Learner { progress: Progress::Invited, gating: false, .. })
                 && now.saturating_since(peer.progress_at) >= least
         };
         self.peers.iter().find(|(_, peer)| is_silent(peer)).map(|(node, _)| *node)

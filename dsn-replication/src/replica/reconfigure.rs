@@ -69,8 +69,9 @@ impl Replica {
         }
     }
 
-    /// The meta server wants another member. Returns whether it is on its way in. Where there are as many as are wanted, a
-    /// learner that has not answered gives way: the meta server would not ask for another one beside it.
+    /// The meta server wants another member. Returns whether it is on its way in. Where there are as many as are
+    /// wanted, a learner that does not answer gives way: the meta server has most likely given it up. One that may be a
+    /// member by now does not.
     pub fn add_learner(&mut self, node: Node, most: usize, now: Mono, out: &mut Effects) -> bool {
         let Role::Primary(lead) = &mut self.role else { return false };
         if let Some(peer) = lead.peers.get(&node) {

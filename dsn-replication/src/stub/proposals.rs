@@ -87,8 +87,7 @@ impl ReplicaStub {
 
     fn propose_to_lead(&mut self, ctx: &mut Ctx<'_>, proposal: ConfigurationUpdateRequest) {
         let gpid = proposal.config.pid;
-        let busy = self.closing || self.opening.contains_key(&gpid);
-        if busy || self.board.unserved.lock().contains_key(&gpid) {
+        if self.is_busy_with(gpid) {
             return;
         }
         if !self.held.contains_key(&gpid) {
@@ -110,9 +109,15 @@ impl ReplicaStub {
         self.ask_to_lead(ctx, ConfigurationUpdateRequest { known_ballot, ..proposal });
     }
 
-    /// Makes an empty replica, then goes on with the proposal, if the meta server says that nobody has led the partition
-    /// yet. The proposal may be old: a server that has lost its replica since it became a member would be taken for that
-    /// member.
+    /// Whether its replica of a partition is being opened, or waits for that, or it takes no new one at all.
+    fn is_busy_with(&self, gpid: Gpid) -> bool {
+        let waits = || self.board.unserved.lock().contains_key(&gpid);
+        self.closing || self.opening.contains_key(&gpid) || waits()
+    }
+
+    /// Makes an empty replica, then goes on with the proposal, if the meta server says that nobody has led the
+    /// partition yet. The proposal may be old: a server that has lost its replica since it became a member would be
+    /// taken for that member.
     fn create_to_lead(&mut self, ctx: &mut Ctx<'_>, proposal: ConfigurationUpdateRequest) {
         let gpid = proposal.config.pid;
         // A group that ever had a primary may have data, whatever the meta server has heard of it.
@@ -157,7 +162,7 @@ impl ReplicaStub {
         match group {
             Ok(group) if group.ballot == 0 => {}
             Ok(group) => {
-                tracing::warn!(%gpid, ballot = group.ballot, "asked to be the first to lead a partition that has been led");
+                tracing::warn!(%gpid, ballot = group.ballot, "asked to lead as the first, and is not");
                 return;
             }
             Err(error) => {
@@ -165,8 +170,7 @@ impl ReplicaStub {
                 return;
             }
         }
-        let busy = self.closing || self.opening.contains_key(&gpid);
-        if busy || self.held.contains_key(&gpid) || self.is_waiting(gpid) {
+        if self.is_busy_with(gpid) || self.held.contains_key(&gpid) {
             return;
         }
         let then = move |stub: &mut Self, ctx: &mut Ctx<'_>| stub.ask_to_lead(ctx, proposal);

@@ -4,11 +4,11 @@ use super::shape::Servers;
 use dsn_core::app::{AppError, AppHost, ServiceApp};
 use dsn_core::exec::{Addr, Ctx};
 use dsn_core::sim::{NodeId, Sim};
+use dsn_replication::meta::MetaApp;
+use dsn_replication::meta::server::MetaServer;
 use dsn_replication::meta::state::app::{Partition, members};
-use dsn_replication::meta::{MetaApp, MetaServer};
-use parking_lot::Mutex;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Where the meta server of a node is, since it was last started.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +28,7 @@ pub struct WatchedMeta {
 impl ServiceApp for WatchedMeta {
     fn start(&mut self, ctx: &mut Ctx<'_>, me: Addr<AppHost>) -> Result<(), AppError> {
         self.app.start(ctx, me)?;
-        *self.watch.server.lock() = self.app.server();
+        *self.watch.server.lock().expect("one thread") = self.app.server();
         Ok(())
     }
 
@@ -47,7 +47,7 @@ pub fn members_of(sim: &Sim, servers: &Servers, index: i32) -> Option<Vec<NodeId
         all.filter_map(|member| server_at(servers, member.socket_addr()?.into())).collect()
     };
     servers.metas.iter().zip(&servers.meta_watches).find_map(|(node, watch)| {
-        let at = (*watch.server.lock())?;
+        let at = (*watch.server.lock().expect("one thread"))?;
         sim.peek(*node, at, |server| {
             let table = server.cluster()?.tables().find(|table| table.info.app_id == 1)?;
             Some(known(table.partitions.get(usize::try_from(index).ok()?)?))

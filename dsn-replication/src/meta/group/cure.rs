@@ -316,7 +316,7 @@ impl Cluster {
             .alive()
             .map(|node| Candidate {
                 node,
-                load: self.nodes.get(&node).map(|n| n.load(gpid)).unwrap_or_default(),
+                load: self.nodes.get(&node).map(|n| n.load(gpid.app_id)).unwrap_or_default(),
                 doubtful: self.fd.is_unstable(node, now)
                     || partition.avoid == Some(node)
                     || self.doubted.contains(&node),

@@ -339,7 +339,18 @@ fn a_secondary_takes_over_from_a_dead_primary() {
     assert_eq!(shape(&bench.partition(P).config), "2 [3,1] -[] @6");
 }
 
-/// The primary and the first in line have both lost what they held; the third has everything.
+#[test]
+fn who_is_asked_to_take_over_stays_so_while_loads_change() {
+    let mut view = view(group(0, &[2, 3], &[1], 3), &[2, 3]);
+    view.alive[0].asked = true;
+    view.alive[0].load.app_primaries = 5;
+    assert_eq!(decide(&view), propose(2, 2, ConfigType::UpgradeToPrimary));
+    for (doubtful, lacks) in [(true, false), (false, true)] {
+        (view.alive[0].doubtful, view.alive[0].lacks) = (doubtful, lacks);
+        assert_eq!(decide(&view), propose(3, 3, ConfigType::UpgradeToPrimary), "{view:?}");
+    }
+}
+
 /// Who is asked to lead counts as the primary that it will be, for the groups that lose theirs at the same moment.
 #[test]
 fn the_groups_of_a_dead_primary_are_spread_over_the_others() {
@@ -368,6 +379,7 @@ fn the_groups_of_a_dead_primary_are_spread_over_the_others() {
     assert_eq!(alive.each_ref().map(leads), [6, 6]);
 }
 
+/// The primary and the first in line have both lost what they held; the third has everything.
 #[test]
 fn a_secondary_that_lost_its_replica_is_not_waited_for() {
     let mut bench = started(3);

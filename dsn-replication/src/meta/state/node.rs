@@ -46,9 +46,9 @@ fn of_app(set: &BTreeSet<Gpid>, app_id: i32) -> usize {
 }
 
 impl Node {
-    /// Its load, as placement of a partition sees it: what is planned for that partition does not count.
-    pub fn load(&self, gpid: Gpid) -> Load {
-        let of_table = |set: &BTreeSet<Gpid>| of_app(set, gpid.app_id);
+    /// Its load, as placement of a partition of `app_id` sees it.
+    pub fn load(&self, app_id: i32) -> Load {
+        let of_table = |set: &BTreeSet<Gpid>| of_app(set, app_id);
         let (leads, follows) = (of_table(&self.primaries), of_table(&self.secondaries));
         let mut load = Load {
             app_primaries: leads,
@@ -56,17 +56,17 @@ impl Node {
             primaries: self.primaries.len(),
             replicas: self.primaries.len() + self.secondaries.len(),
         };
-        let leading = self.planned_primaries.iter().map(|planned| (planned, 1));
-        let following = self.planned_secondaries.iter().map(|planned| (planned, 0));
-        for (planned, leads) in leading.chain(following).filter(|(planned, _)| **planned != gpid) {
-            let of_table = usize::from(planned.app_id == gpid.app_id);
+        for planned in self.planned_primaries.difference(&self.primaries) {
+            let of_table = usize::from(planned.app_id == app_id);
             // Whoever takes over has its replica already.
             let new = usize::from(!self.secondaries.contains(planned));
-            load.primaries += leads;
-            load.replicas += new;
-            load.app_primaries += leads * of_table;
+            load.app_primaries += of_table;
             load.app_replicas += new * of_table;
+            load.primaries += 1;
+            load.replicas += new;
         }
+        load.app_replicas += of_table(&self.planned_secondaries);
+        load.replicas += self.planned_secondaries.len();
         load
     }
 

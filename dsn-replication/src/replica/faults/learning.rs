@@ -107,3 +107,36 @@ fn an_invitation_is_meant_until_it_may_have_made_a_member() {
     assert!(!invites(&world, primary, learner, attempt), "it is one");
     world.must_agree();
 }
+
+/// A learner begins anew, with less, while the meta server is asked to make it a member: until that is decided writes
+/// wait for it, whoever else is to learn.
+#[test]
+fn a_learner_that_may_be_a_member_gives_way_to_nobody() {
+    let (mut world, primary, member, learner) = with_learner();
+    let Message::Invite(_, attempt) = world.invited(primary, learner) else {
+        panic!("it is invited");
+    };
+    world.feed(primary, learner);
+    assert_eq!(world.asked[0].1.kind, ConfigType::UpgradeToSecondary);
+    world.links.clear();
+    let now = world.now;
+    let core = &mut world.servers[primary].core;
+    let seq = match core.role() {
+        Role::Primary(lead) => lead.peers[&node(learner)].seq,
+        other => panic!("{other:?}"),
+    };
+    let mut out = Effects::default();
+    let gap = Ack { attempt, seq, verdict: Verdict::Gap, ..taken(core.ballot(), Decree::ZERO) };
+    core.on_ack(node(learner), &gap, now, &mut out);
+    core.send_prepares(now, &mut out);
+    core.on_log_read(node(learner), attempt, Decree::ZERO, Vec::new(), now, &mut out);
+    let later = now + core.options.group.resend_after;
+    assert!(!core.add_learner(node(9), WANTED, later, &mut out), "somebody takes its place");
+    let before = core.committed();
+    world.write_to(primary);
+    world.pass(primary, member);
+    world.pass(member, primary);
+    world.sync(member);
+    world.pass(member, primary);
+    assert_eq!(world.core(primary).committed(), before, "without one that may be a member");
+}
